@@ -1,0 +1,1 @@
+//! The custom resources: types, defaults, bounds, validation. Pure: no client, no clock.

@@ -1,0 +1,1 @@
+//! Load test with latency percentiles against any OpenAI- or Ollama-compatible URL.

@@ -1,0 +1,58 @@
+//! The command line: one file per subcommand, each a clap struct that becomes typed configuration
+//! and one call into the library. Nothing is decided here.
+//!
+//! Exit codes are stable, see [`Exit`].
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod completions;
+mod crds;
+
+/// Stable exit codes of all subcommands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// The input is wrong: a flag, a file, a resource. The message says what to write.
+    BadInput = 1,
+    /// The input is right, but what it asks for cannot work here (`plan`).
+    Infeasible = 2,
+    /// A model could not be loaded, or the device failed.
+    Engine = 3,
+    /// A port, file, directory or process could not be had.
+    Environment = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An LLM endpoint for NVIDIA Jetson: answers at once, gets fast when its engine is ready, never
+/// goes dark when that engine fails.
+#[derive(Debug, Parser)]
+#[command(name = "enginewright", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Crds(crds::Args),
+    Completions(completions::Args),
+}
+
+/// Parses the command line and runs the subcommand.
+pub fn main() -> ExitCode {
+    // reqwest finds one default TLS provider, whatever starts first.
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match Cli::parse().command {
+        Command::Crds(args) => args.run().into(),
+        Command::Completions(args) => args.run().into(),
+    }
+}

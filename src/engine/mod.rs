@@ -1,0 +1,1 @@
+//! The engine key, memory arithmetic and the choice of precision. Pure.

@@ -1,0 +1,1 @@
+//! The stable endpoint in front of engine and fallback.

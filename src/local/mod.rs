@@ -1,0 +1,1 @@
+//! `run`: the planner driven with processes on one machine, without Kubernetes.

@@ -1,0 +1,1 @@
+//! Model files. Reads and checks GGUF headers; runs nothing.

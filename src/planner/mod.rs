@@ -1,0 +1,1 @@
+//! The next step: `plan(observed, now) -> Plan`. Pure: shared by `run` and the operator.

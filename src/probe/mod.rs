@@ -1,0 +1,1 @@
+//! Proving a server by real generation, and measuring it.

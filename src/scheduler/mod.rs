@@ -1,0 +1,1 @@
+//! Which tokens of which request run in the next step. Pure: no thread, no clock, no device.

@@ -1,0 +1,3 @@
+//! The inference server: HTTP in front of one thread that owns the device.
+
+pub mod generation;

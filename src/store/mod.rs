@@ -1,0 +1,1 @@
+//! The state directory: atomic writes, locks, digests.

@@ -1,0 +1,5 @@
+//! Structured output.
+
+/// A compiled grammar.
+#[derive(Debug)]
+pub struct Constraint;

@@ -1,0 +1,5 @@
+//! Sampling.
+
+/// How tokens are drawn.
+#[derive(Clone, Debug)]
+pub struct SamplingParams;
