@@ -3,6 +3,8 @@
 //!
 //! Exit codes are stable, see [`Exit`].
 
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -55,4 +57,24 @@ pub fn main() -> ExitCode {
         Command::Crds(args) => args.run().into(),
         Command::Completions(args) => args.run().into(),
     }
+}
+
+/// Writes to standard output; a reader that went away is no error worth a message.
+fn out(text: &str) -> Exit {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(_) => Exit::Environment,
+    }
+}
+
+/// Says on standard error what went wrong and returns the exit code for it.
+fn fail(exit: Exit, error: &dyn Display) -> Exit {
+    // Nothing can be done about a closed standard error; the exit code still tells.
+    let _closed = writeln!(std::io::stderr(), "enginewright: {error}");
+    exit
 }

@@ -1,0 +1,3 @@
+//! Tests that need no external part.
+
+mod layering;
