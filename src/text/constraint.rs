@@ -1,5 +1,0 @@
-//! Structured output.
-
-/// A compiled grammar.
-#[derive(Debug)]
-pub struct Constraint;

@@ -1,5 +1,0 @@
-//! Sampling.
-
-/// How tokens are drawn.
-#[derive(Clone, Debug)]
-pub struct SamplingParams;
