@@ -1,0 +1,22 @@
+//! The vocabulary between the planner and its shells: what a shell observes, what it keeps, what
+//! it is told to do, and what it reports. Values only; nothing is decided here.
+
+mod action;
+mod durable;
+mod observed;
+mod policy;
+mod status;
+mod time;
+
+pub use action::{Action, StopReason, Work};
+pub use durable::{Durable, DurableFailure, Ledger, Memory, SCHEMA_VERSION};
+pub use observed::{
+    Artefact, BuildNeed, Desired, EngineKind, Failure, Fit, Garbage, Health, Instance, InstanceId,
+    Lifecycle, Node, Observed, Phase, Proof, Revision, RevisionId, Route, Service, Step, Verdict,
+};
+pub use policy::{Backoff, BundlePolicy, Fallback, Policy, Residency, Strategy};
+pub use status::{
+    ActiveBackend, Condition, ConditionStatus, ConditionType, FailedRevision, Measured, Plan,
+    Reason, Status,
+};
+pub use time::Timestamp;
