@@ -155,7 +155,7 @@ mod tests {
         }
         assert_eq!(
             admission.enter(0).unwrap_err().retry_after,
-            Duration::from_secs(1)
+            Duration::from_secs(2)
         );
         admission.start(0);
         admission.leave_running(Duration::from_secs(3_600));

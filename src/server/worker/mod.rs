@@ -13,17 +13,8 @@ use std::sync::Arc;
 pub use handle::{EngineHandle, EngineState, EngineStats, GenerationStream};
 pub use observer::{EngineObserver, Outcome, StepReport};
 
-use crate::backend::{LoadError, Loader, TokenId};
-
-/// What the engine thread must know of the model's vocabulary.
-pub trait Vocabulary: Send + Sync {
-    /// The bytes a token stands for, which need not be whole UTF-8; empty for control tokens and
-    /// for tokens that do not exist.
-    fn token_bytes(&self, token: TokenId) -> &[u8];
-
-    /// Whether the model ends its answer with this token.
-    fn is_end_of_generation(&self, token: TokenId) -> bool;
-}
+use crate::backend::{LoadError, Loader};
+use crate::text::TextModel;
 
 /// How much of a prompt one step may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,11 +60,11 @@ impl Default for EngineConfig {
 /// [`LoadError`] when the model cannot be loaded; the thread is gone then.
 pub fn spawn(
     loader: Box<dyn Loader>,
-    vocabulary: Arc<dyn Vocabulary>,
+    text: Arc<TextModel>,
     config: EngineConfig,
     observer: Arc<dyn EngineObserver>,
 ) -> Result<EngineHandle, LoadError> {
-    let _ = (loader, vocabulary, config, observer);
+    let _ = (loader, text, config, observer);
     Err(LoadError::Model(
         "the engine thread is not there yet".into(),
     ))
