@@ -1,11 +1,6 @@
 //! Tests with the real parts: a real model, real processes, a real Ollama, real client libraries.
 //!
 //! None is skipped when a part is missing: it fails and names `make tools`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod tools;

@@ -90,11 +90,9 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Optio
 
 /// Waits until something accepts connections at `address`.
 pub fn wait_for_port(address: SocketAddr, limit: Duration) {
-    wait_for(
-        &format!("{address} to accept connections"),
-        limit,
-        || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok(),
-    );
+    wait_for(&format!("{address} to accept connections"), limit, || {
+        TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok()
+    });
 }
 
 /// A child process that is ended when dropped, with what it wrote at hand for failure messages.
