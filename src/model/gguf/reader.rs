@@ -117,27 +117,9 @@ impl<R: Read> Source<R> {
     fn count(&mut self, limit: u64, smallest: u64, field: Field<'_>) -> Result<u64, GgufError> {
         let offset = self.position;
         let found = self.u64(field)?;
-        self.limit(found, limit, offset, field)?;
+        within(found, limit, offset, field)?;
         self.need(found.saturating_mul(smallest), field)?;
         Ok(found)
-    }
-
-    fn limit(
-        &self,
-        found: u64,
-        limit: u64,
-        offset: u64,
-        field: Field<'_>,
-    ) -> Result<(), GgufError> {
-        if found > limit {
-            return Err(GgufError::Limit {
-                field: field.to_string(),
-                offset,
-                found,
-                limit,
-            });
-        }
-        Ok(())
     }
 
     /// A length-prefixed string, into `buffer` (reused between elements of an array).
@@ -149,7 +131,7 @@ impl<R: Read> Source<R> {
     ) -> Result<&'b str, GgufError> {
         let offset = self.position;
         let length = self.u64(field)?;
-        self.limit(length, limit, offset, field)?;
+        within(length, limit, offset, field)?;
         self.need(length, field)?;
         buffer.clear();
         buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
@@ -183,6 +165,18 @@ impl<R: Read> Source<R> {
         }
         Ok(())
     }
+}
+
+fn within(found: u64, limit: u64, offset: u64, field: Field<'_>) -> Result<(), GgufError> {
+    if found > limit {
+        return Err(GgufError::Limit {
+            field: field.to_string(),
+            offset,
+            found,
+            limit,
+        });
+    }
+    Ok(())
 }
 
 fn malformed(field: Field<'_>, offset: u64, problem: impl Into<String>) -> GgufError {

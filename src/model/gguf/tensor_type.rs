@@ -94,6 +94,11 @@ impl TensorType {
         self.entry().2
     }
 
+    /// Whether elements are plain integers or 64-bit numbers: no encoding of weights.
+    pub fn is_integer(self) -> bool {
+        (24..=28).contains(&self.0)
+    }
+
     /// Bytes of a tensor with `dimensions`; `None` when the row is no multiple of the block or
     /// the product does not fit into 63 bits (ggml counts in `i64`).
     pub fn bytes(self, dimensions: &[u64]) -> Option<u64> {

@@ -1,0 +1,398 @@
+//! Whether metadata and tensors of a file make up a network of a known architecture.
+//!
+//! Strict on purpose: an unknown entry of the architecture, or an unknown tensor, would change the
+//! network in a way that nobody here honours, and llama.cpp aborts on several of them.
+
+use std::collections::BTreeMap;
+
+use super::gguf::{GgufArray, GgufFile, GgufValue, TensorInfo, TensorType};
+use super::{Architecture, ModelError, ModelFacts, Rope};
+
+/// llama.cpp's `LLAMA_MAX_LAYERS`.
+const MAX_LAYERS: u32 = 512;
+/// Beyond any model; keeps later arithmetic far from overflow.
+const MAX_CONTEXT: u32 = 1 << 24;
+const MAX_WIDTH: u32 = 1 << 20;
+const MAX_HEAD_LENGTH: u32 = 1024;
+
+/// Entries `<architecture>.…` that are understood.
+const KNOWN_ENTRIES: &[&str] = &[
+    "vocab_size",
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor",
+    "rope.scaling.finetuned",
+];
+
+/// Entries that say that this file is not a whole, ordinary model.
+const REFUSED_ENTRIES: &[(&str, &str)] = &[
+    (
+        "split.count",
+        "says that the model is split over files: merge them with llama-gguf-split --merge",
+    ),
+    (
+        "general.tensor_extra.name",
+        "asks for per-tensor precisions, which are not supported",
+    ),
+    (
+        "adapter.type",
+        "says that this is an adapter, not a model: give the model it was made for, merged",
+    ),
+];
+
+fn entry(key: impl Into<String>, problem: impl Into<String>) -> ModelError {
+    ModelError::Entry {
+        key: key.into(),
+        problem: problem.into(),
+    }
+}
+
+/// Reads entries of one architecture, with bounds.
+struct Entries<'a> {
+    file: &'a GgufFile,
+    architecture: Architecture,
+}
+
+impl Entries<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture.name())
+    }
+
+    /// An unsigned 32-bit integer, exactly: llama.cpp refuses other widths.
+    fn count(&self, name: &str, most: u32) -> Result<Option<u32>, ModelError> {
+        let key = self.key(name);
+        match self.file.get(&key) {
+            None => Ok(None),
+            Some(&GgufValue::U32(value)) if (1..=most).contains(&value) => Ok(Some(value)),
+            Some(&GgufValue::U32(value)) => {
+                Err(entry(key, format!("is {value}, it must be 1 to {most}")))
+            }
+            Some(_) => Err(entry(key, "must be one unsigned 32-bit integer")),
+        }
+    }
+
+    fn required(&self, name: &str, most: u32) -> Result<u32, ModelError> {
+        self.count(name, most)?
+            .ok_or_else(|| entry(self.key(name), "is missing: convert the model again"))
+    }
+
+    /// A finite 32-bit number within `range`.
+    fn number(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<f32>,
+    ) -> Result<Option<f32>, ModelError> {
+        let key = self.key(name);
+        match self.file.get(&key) {
+            None => Ok(None),
+            Some(&GgufValue::F32(value)) if range.contains(&value) => Ok(Some(value)),
+            Some(&GgufValue::F32(value)) => {
+                let (least, most) = (range.start(), range.end());
+                let problem = format!("is {value}, it must be {least} to {most}");
+                Err(entry(key, problem))
+            }
+            Some(_) => Err(entry(key, "must be one 32-bit floating-point number")),
+        }
+    }
+}
+
+pub(super) fn facts(file: &GgufFile) -> Result<ModelFacts, ModelError> {
+    let architecture = architecture(file)?;
+    refuse_unknown(file, architecture)?;
+    let entries = Entries { file, architecture };
+    let layers = entries.required("block_count", MAX_LAYERS)?;
+    let hidden = entries.required("embedding_length", MAX_WIDTH)?;
+    let heads = entries.required("attention.head_count", MAX_WIDTH)?;
+    let kv_heads = entries
+        .count("attention.head_count_kv", heads)?
+        .unwrap_or(heads);
+    if heads % kv_heads != 0 {
+        let problem = format!("is {kv_heads}, which does not divide the {heads} heads");
+        return Err(entry(entries.key("attention.head_count_kv"), problem));
+    }
+    let mut facts = ModelFacts {
+        name: file.str("general.name").unwrap_or("unnamed").to_owned(),
+        architecture,
+        layers,
+        heads,
+        kv_heads,
+        head_length: head_length(&entries, hidden, heads)?,
+        hidden,
+        feed_forward: entries.required("feed_forward_length", MAX_WIDTH)?,
+        vocabulary: vocabulary(&entries)?,
+        context: entries.required("context_length", MAX_CONTEXT)?,
+        tied_embeddings: file.tensor("output.weight").is_none(),
+        rope: Rope {
+            base: rope_base(&entries)?,
+            dimensions: 0,
+            has_factors: file.tensor("rope_freqs.weight").is_some(),
+        },
+        bytes_by_type: BTreeMap::new(),
+    };
+    facts.rope.dimensions = facts.head_length;
+    if entries
+        .number("attention.layer_norm_rms_epsilon", 0.0..=1.0)?
+        .is_none()
+    {
+        let key = entries.key("attention.layer_norm_rms_epsilon");
+        return Err(entry(key, "is missing: convert the model again"));
+    }
+    tensors(file, &facts)?;
+    for tensor in file.tensors() {
+        *facts
+            .bytes_by_type
+            .entry(tensor.kind.name().to_owned())
+            .or_default() += tensor.bytes;
+    }
+    Ok(facts)
+}
+
+fn architecture(file: &GgufFile) -> Result<Architecture, ModelError> {
+    let key = "general.architecture";
+    let found = file
+        .str(key)
+        .ok_or_else(|| entry(key, "is missing or no string: this is not a model file"))?;
+    Architecture::ALL
+        .into_iter()
+        .find(|known| known.name() == found)
+        .ok_or_else(|| ModelError::Architecture {
+            found: found.chars().take(64).collect(),
+        })
+}
+
+fn refuse_unknown(file: &GgufFile, architecture: Architecture) -> Result<(), ModelError> {
+    for (key, value) in file.metadata() {
+        if let Some((_, problem)) = REFUSED_ENTRIES.iter().find(|(known, _)| known == key)
+            && value.as_u64().is_none_or(|count| count > 1)
+        {
+            return Err(entry(key, *problem));
+        }
+        let Some(own) = key
+            .strip_prefix(architecture.name())
+            .and_then(|rest| rest.strip_prefix('.'))
+        else {
+            continue;
+        };
+        if !KNOWN_ENTRIES.contains(&own) {
+            let problem = "changes the network in a way that this program does not know \
+                           (mixtures of experts, sliding windows and adapters are not supported)";
+            return Err(entry(key, problem));
+        }
+    }
+    Ok(())
+}
+
+fn head_length(entries: &Entries<'_>, hidden: u32, heads: u32) -> Result<u32, ModelError> {
+    let keys = entries.count("attention.key_length", MAX_HEAD_LENGTH)?;
+    let values = entries.count("attention.value_length", MAX_HEAD_LENGTH)?;
+    let length = match keys {
+        Some(length) => length,
+        None if hidden.is_multiple_of(heads) => hidden / heads,
+        None => {
+            let problem = format!("is {heads}, which does not divide the length {hidden}");
+            return Err(entry(entries.key("attention.head_count"), problem));
+        }
+    };
+    let fits = |other: Option<u32>| other.is_none_or(|other| other == length);
+    let rotated = entries.count("rope.dimension_count", MAX_HEAD_LENGTH)?;
+    // llama.cpp takes hidden / heads for whichever of the two lengths is not given.
+    let implied = (keys.is_some() && values.is_none()).then(|| hidden / heads);
+    if !fits(values) || !fits(rotated) || !fits(implied) || length % 2 != 0 {
+        let problem = format!(
+            "contradicts key_length, value_length or rope.dimension_count: all must be one even \
+             number, not {length}, {values:?}, {rotated:?}"
+        );
+        return Err(entry(entries.key("attention.head_count"), problem));
+    }
+    if length > MAX_HEAD_LENGTH {
+        let problem = format!("makes heads of {length}, the most is {MAX_HEAD_LENGTH}");
+        return Err(entry(entries.key("attention.head_count"), problem));
+    }
+    Ok(length)
+}
+
+fn rope_base(entries: &Entries<'_>) -> Result<f32, ModelError> {
+    let base = entries.number("rope.freq_base", 1.0..=1e12)?;
+    let _bounds_checked = [
+        entries.number("rope.scale_linear", 1e-3..=1e6)?,
+        entries.number("rope.scaling.factor", 1e-3..=1e6)?,
+        entries.number("rope.scaling.attn_factor", 1e-3..=1e6)?,
+    ];
+    entries.count("rope.scaling.original_context_length", MAX_CONTEXT)?;
+    let key = entries.key("rope.scaling.type");
+    match entries.file.get(&key) {
+        None => {}
+        Some(value) if matches!(value.as_str(), Some("none" | "linear" | "yarn")) => {}
+        Some(_) => return Err(entry(key, "must be \"none\", \"linear\" or \"yarn\"")),
+    }
+    Ok(base.unwrap_or(10_000.0))
+}
+
+/// Number of tokens; it must be the same wherever it is written.
+fn vocabulary(entries: &Entries<'_>) -> Result<u32, ModelError> {
+    let key = "tokenizer.ggml.tokens";
+    let listed = match entries.file.get(key) {
+        Some(GgufValue::Array(list @ (GgufArray::Strings(_) | GgufArray::Skipped { .. }))) => {
+            u32::try_from(list.len()).unwrap_or(u32::MAX)
+        }
+        _ => return Err(entry(key, "is missing or no list of strings")),
+    };
+    if listed == 0 || listed > MAX_CONTEXT {
+        return Err(entry(key, format!("has {listed} tokens")));
+    }
+    match entries.count("vocab_size", u32::MAX)? {
+        Some(stated) if stated != listed => {
+            let problem = format!("is {stated}, but the tokenizer lists {listed} tokens");
+            Err(entry(entries.key("vocab_size"), problem))
+        }
+        _ => Ok(listed),
+    }
+}
+
+/// Every tensor that the network needs is there, nothing else is, and all shapes are right.
+fn tensors(file: &GgufFile, facts: &ModelFacts) -> Result<(), ModelError> {
+    let mut present: BTreeMap<&str, &TensorInfo> = file
+        .tensors()
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), tensor))
+        .collect();
+    let (hidden, vocabulary) = (facts.hidden.into(), facts.vocabulary.into());
+    let mut table = Expected::new(&mut present);
+    table.matrix("token_embd.weight", [hidden, vocabulary], true)?;
+    table.vector("output_norm.weight", hidden, true)?;
+    table.matrix("output.weight", [hidden, vocabulary], false)?;
+    table.vector("rope_freqs.weight", u64::from(facts.head_length) / 2, false)?;
+    for layer in 0..facts.layers {
+        layer_tensors(&mut table, facts, layer)?;
+    }
+    match present.first_key_value() {
+        None => Ok(()),
+        Some((name, _)) => Err(ModelError::Tensor {
+            name: (*name).to_owned(),
+            problem: format!(
+                "is unknown to the architecture `{}`",
+                facts.architecture.name()
+            ),
+        }),
+    }
+}
+
+fn layer_tensors(
+    table: &mut Expected<'_, '_>,
+    facts: &ModelFacts,
+    layer: u32,
+) -> Result<(), ModelError> {
+    let hidden = u64::from(facts.hidden);
+    let head = u64::from(facts.head_length);
+    let queries = u64::from(facts.heads) * head;
+    let keys = u64::from(facts.kv_heads) * head;
+    let feed_forward = u64::from(facts.feed_forward);
+    let name = |part: &str| format!("blk.{layer}.{part}");
+    table.vector(&name("attn_norm.weight"), hidden, true)?;
+    table.vector(&name("ffn_norm.weight"), hidden, true)?;
+    for (part, shape) in [
+        ("attn_q.weight", [hidden, queries]),
+        ("attn_k.weight", [hidden, keys]),
+        ("attn_v.weight", [hidden, keys]),
+        ("attn_output.weight", [queries, hidden]),
+        ("ffn_gate.weight", [hidden, feed_forward]),
+        ("ffn_up.weight", [hidden, feed_forward]),
+        ("ffn_down.weight", [feed_forward, hidden]),
+    ] {
+        table.matrix(&name(part), shape, true)?;
+    }
+    if facts.architecture == Architecture::Qwen3 {
+        table.vector(&name("attn_q_norm.weight"), head, true)?;
+        table.vector(&name("attn_k_norm.weight"), head, true)?;
+    } else {
+        let required = facts.architecture == Architecture::Qwen2;
+        table.vector(&name("attn_q.bias"), queries, required)?;
+        table.vector(&name("attn_k.bias"), keys, required)?;
+        table.vector(&name("attn_v.bias"), keys, required)?;
+    }
+    Ok(())
+}
+
+/// The tensors of a file that nobody asked for yet.
+struct Expected<'m, 'f> {
+    present: &'m mut BTreeMap<&'f str, &'f TensorInfo>,
+}
+
+impl<'m, 'f> Expected<'m, 'f> {
+    fn new(present: &'m mut BTreeMap<&'f str, &'f TensorInfo>) -> Self {
+        Self { present }
+    }
+
+    /// A matrix in any encoding that can be multiplied.
+    fn matrix(&mut self, name: &str, shape: [u64; 2], required: bool) -> Result<(), ModelError> {
+        self.take(
+            name,
+            &shape,
+            required,
+            |kind| !kind.is_integer(),
+            "a weight encoding",
+        )
+    }
+
+    /// Norms, biases and frequencies: 32-bit floating point, as llama.cpp's kernels need them.
+    fn vector(&mut self, name: &str, length: u64, required: bool) -> Result<(), ModelError> {
+        self.take(
+            name,
+            &[length],
+            required,
+            |kind| kind == TensorType::F32,
+            "F32",
+        )
+    }
+
+    fn take(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        required: bool,
+        allowed: impl Fn(TensorType) -> bool,
+        wanted: &str,
+    ) -> Result<(), ModelError> {
+        let wrong = |problem: String| ModelError::Tensor {
+            name: name.to_owned(),
+            problem,
+        };
+        let Some(found) = self.present.remove(name) else {
+            return if required {
+                Err(wrong("is missing".to_owned()))
+            } else {
+                Ok(())
+            };
+        };
+        // Trailing dimensions of 1 are the same shape.
+        let mut dimensions = found.dimensions.as_slice();
+        while let [rest @ .., 1] = dimensions
+            && dimensions.len() > shape.len()
+        {
+            dimensions = rest;
+        }
+        if dimensions != shape {
+            return Err(wrong(format!(
+                "has the shape {:?}, the metadata needs {shape:?}",
+                found.dimensions
+            )));
+        }
+        if !allowed(found.kind) {
+            return Err(wrong(format!("is {}, it must be {wanted}", found.kind)));
+        }
+        Ok(())
+    }
+}
