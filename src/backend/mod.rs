@@ -4,6 +4,11 @@
 //! run, in which slot and when, is the [`crate::scheduler`]'s; sampling is [`crate::text`]'s. It is
 //! owned by one OS thread and never shared.
 
+#[cfg(feature = "cpu")]
+pub mod llama;
+pub mod memory;
+pub mod scripted;
+
 /// One token of the model's vocabulary.
 pub type TokenId = u32;
 
@@ -20,6 +25,17 @@ pub enum LogitsWanted {
     Last,
     /// Every row: prompt log-probabilities.
     All,
+}
+
+impl LogitsWanted {
+    /// Whether the row of token `index` of `count` is wanted.
+    pub const fn wants(self, index: usize, count: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::Last => index + 1 == count,
+            Self::All => true,
+        }
+    }
 }
 
 /// Consecutive tokens of one sequence, to be appended at `start` in its slot.

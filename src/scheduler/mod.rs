@@ -178,6 +178,7 @@ impl Scheduler {
     /// prompts (at least one is granted, so that prompts always get on).
     pub fn step(&mut self, prefill_budget: u32) -> Step {
         let mut step = Step::default();
+        self.clear_distrusted(&mut step);
         self.admit(&mut step);
         self.add_decodes(&mut step);
         let room = self.limits.max_batch_tokens.saturating_sub(step.decoding);
@@ -215,6 +216,14 @@ impl Scheduler {
         self.queue.len() < before
     }
 
+    /// As [`Scheduler::finish`], for a request whose part of the KV cache must not serve others.
+    pub fn forget(&mut self, request: RequestId) -> bool {
+        if let Some(slot) = self.slot_of(request) {
+            slot.distrusted = true;
+        }
+        self.finish(request)
+    }
+
     /// Tokens in the KV cache of `slot`: what the device must hold.
     pub fn cached(&self, slot: SlotId) -> &[TokenId] {
         self.slots
@@ -225,6 +234,23 @@ impl Scheduler {
     fn slot_of(&mut self, request: RequestId) -> Option<&mut Slot> {
         let serves = |slot: &&mut Slot| slot.work.as_ref().is_some_and(|w| w.request == request);
         self.slots.iter_mut().find(serves)
+    }
+
+    fn clear_distrusted(&mut self, step: &mut Step) {
+        for (i, slot) in self
+            .slots
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, slot)| slot.distrusted)
+        {
+            slot.distrusted = false;
+            slot.tokens.clear();
+            slot.cached = 0;
+            step.ops.push(CacheOp::Truncate {
+                slot: slot_id(i),
+                len: 0,
+            });
+        }
     }
 
     fn admit(&mut self, step: &mut Step) {

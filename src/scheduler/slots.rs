@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) work: Option<Work>,
     /// When the slot was last freed, in admissions; the smallest is evicted first.
     pub(super) freed: u64,
+    /// What is in the KV cache must be dropped before the next request.
+    pub(super) distrusted: bool,
 }
 
 impl Slot {

@@ -332,6 +332,25 @@ fn a_cancelled_request_frees_its_slot_before_the_next_step_and_leaves_its_prefix
 }
 
 #[test]
+fn what_a_failed_request_left_behind_serves_nobody() {
+    let mut house = House::new(1, 1_000, 256);
+    house.submit(1, &tokens(0..100));
+    house.step(u32::MAX);
+    house.slots.clear();
+    assert!(house.scheduler.forget(RequestId(1)));
+    house.submit(2, &tokens(0..100));
+    let (step, _) = house.step(u32::MAX);
+    assert_eq!(
+        step.ops,
+        [CacheOp::Truncate {
+            slot: SlotId(0),
+            len: 0
+        }]
+    );
+    assert_eq!(step.admitted[0].reused, 0);
+}
+
+#[test]
 fn a_request_cancelled_in_the_queue_never_starts() {
     let mut house = House::new(1, 1_000, 32);
     house.submit(1, &[1]);
