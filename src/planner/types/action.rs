@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceId, RevisionId, Route};
+use super::{InstanceId, Route};
+use crate::api::RevisionId;
 
 /// One thing to do. A shell performs the actions of a plan in order, after persisting
 /// `Plan::durable`; it may start long ones and go on. An action that cannot even be started is not
@@ -18,17 +19,19 @@ pub enum Action {
     /// `Observed::gateway`: `Starting` at once, then `Ready` or `Failed`. A gateway that starts
     /// must take over the last route table that was written, if there is one.
     EnsureGateway,
-    /// Start the managed fallback, make its model available, load it unless its residency says
-    /// otherwise (also after it failed). Nothing to do when it runs. Shows in `Observed::fallback`.
+    /// Start the managed fallback (also after it failed or was parked) and make its model available:
+    /// pulled or created, and loaded too unless its residency is `Standby` and an engine serves.
+    /// Nothing to do when it runs. Shows in `Observed::fallback`: `Starting` at once, then `Ready`
+    /// or `Failed`.
     EnsureFallback,
-    /// End the managed fallback's processes so that its memory is free; its files stay. Shows as
-    /// `Stopping`, then `Absent`. Nothing to do when it is not there.
-    StopFallback {
-        /// For logs.
-        why: StopReason,
-    },
-    /// Drain and end the gateway. Only ordered on [`super::Lifecycle::Remove`]. Shows as
-    /// `Stopping`, then `Absent`.
+    /// Make the managed fallback give its memory back: unload the model, and with `Cold` end the
+    /// processes too; its files stay. Shows as `Stopping`, then `Parked`.
+    ParkFallback,
+    /// End the managed fallback's processes; its files stay. Only ordered when everything is taken
+    /// down, or when the spec wants no fallback any more. Shows as `Stopping`, then `Absent`.
+    StopFallback,
+    /// Drain and end the gateway. Only ordered when everything is taken down. Shows as `Stopping`,
+    /// then `Absent`.
     StopGateway,
     /// Do one piece of work for a revision. Nothing to do while that work runs. Shows in the
     /// revision's [`super::Artefact`]: `Running` at once, then `Done` or `Failed`. Work interrupted
@@ -104,7 +107,7 @@ pub enum Work {
     /// Bring the model here (`Artefact::model`).
     FetchModel,
     /// Look the bundle up in the registry and bring it here (`Artefact::bundle`). That there is
-    /// none is `Failed` with [`super::Reason::BundleNotFound`].
+    /// none is `Failed` with [`crate::api::Reason::EngineNotFound`].
     FetchBundle,
     /// Build the bundle (`Artefact::build`).
     BuildBundle,

@@ -1,10 +1,11 @@
 //! What must survive a restart because it cannot be observed again, and what may be forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, InstanceId, Reason, RevisionId, Timestamp};
+use super::{Failure, InstanceId, Timestamp, Work};
+use crate::api::{Reason, RevisionId};
 
 /// Version of [`Durable`]'s serialised form. A shell that reads a newer one must refuse to start.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -88,6 +89,21 @@ pub struct Ledger {
     pub failure: Option<DurableFailure>,
 }
 
+impl Ledger {
+    /// A page that no generation has written on yet.
+    pub const fn new(revision: RevisionId) -> Self {
+        Self {
+            revision,
+            generation: 0,
+            retry_token: None,
+            attempts: 0,
+            crashes: 0,
+            starts: 0,
+            failure: None,
+        }
+    }
+}
+
 /// What is remembered of a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DurableFailure {
@@ -114,8 +130,12 @@ impl From<&Failure> for DurableFailure {
 /// back as it got it and never persists it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// When the attempt that a revision's backoff counts from failed.
+    /// When the last failed attempt of a revision ended: its backoff counts from here.
     pub failed_at: BTreeMap<RevisionId, Timestamp>,
+    /// When the process of a revision last ended while promoted: its restart wait counts from here.
+    pub crashed_at: BTreeMap<RevisionId, Timestamp>,
+    /// Work ordered or seen running whose failure has not been looked at yet.
+    pub begun: BTreeSet<(RevisionId, Work)>,
     /// Consecutive retries of work and services, by name.
     pub retries: BTreeMap<String, u32>,
 }

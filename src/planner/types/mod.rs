@@ -8,15 +8,16 @@ mod policy;
 mod status;
 mod time;
 
+pub use crate::api::{
+    ActiveBackend, ConditionStatus, ConditionType, EnginePolicy, Reason, Residency, RevisionId,
+    RolloutStrategy,
+};
 pub use action::{Action, StopReason, Work};
 pub use durable::{Durable, DurableFailure, Ledger, Memory, SCHEMA_VERSION};
 pub use observed::{
     Artefact, BuildNeed, Desired, EngineKind, Failure, Fit, Garbage, Health, Instance, InstanceId,
-    Lifecycle, Node, Observed, Phase, Proof, Revision, RevisionId, Route, Service, Step, Verdict,
+    Lifecycle, Node, Observed, Phase, Proof, Revision, Route, Service, Step, Verdict,
 };
-pub use policy::{Backoff, BundlePolicy, Fallback, Policy, Residency, Strategy};
-pub use status::{
-    ActiveBackend, Condition, ConditionStatus, ConditionType, FailedRevision, Measured, Plan,
-    Reason, Status,
-};
+pub use policy::{Backoff, Fallback, LastGoodUse, Policy};
+pub use status::{Condition, FailedRevision, Measured, Plan, Status};
 pub use time::Timestamp;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::{Reason, RevisionId};
+
 use super::{Durable, Measured, Memory, Policy, Timestamp};
 
 /// Everything [`crate::planner::plan`] looks at: one engine resource on one node. A cluster with
@@ -64,23 +66,12 @@ pub struct Desired {
 pub enum Lifecycle {
     /// Converge.
     Run,
-    /// `spec.suspend`: what serves is kept alive (restarted, routed to the fallback when it fails),
-    /// but no new revision is fetched, built, tried or promoted.
+    /// `spec.suspend`: take everything down, the endpoint included, as for `Remove`, and keep what
+    /// is stored.
     Suspended,
     /// Take everything down, the gateway first so that it can drain: the resource is being deleted,
-    /// or `run` was told to end. `Plan::removed` says when all is gone. `Durable` stays as it is.
+    /// or `run` was told to end. `Plan::removed` says when all is gone. `Durable` keeps what it knows.
     Remove,
-}
-
-/// Names what is served, in ten hex digits or any other short token. Opaque to the planner.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RevisionId(pub String);
-
-impl fmt::Display for RevisionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// The node: what is there, not what is used.
@@ -132,7 +123,7 @@ pub enum Fit {
     /// It cannot, whatever else is stopped.
     Refused {
         /// Stable CamelCase word.
-        reason: super::Reason,
+        reason: Reason,
         /// With the numbers, ending with the remedy.
         message: String,
     },
@@ -160,8 +151,10 @@ pub struct Artefact {
     pub bundle: Step,
     /// The bundle built here.
     pub build: Step,
-    /// Signature, digest and key checked over the bytes that will be loaded, in this boot of the
-    /// shell: after a restart it is `Todo` again. Includes that the revision's own spec is stored.
+    /// Signature, digest and key checked over the bytes that will be loaded, in this life of the
+    /// shell: after a restart it is `Todo` again. Includes that the revision's own spec is stored,
+    /// so that it can be started when it is no longer the desired one. What fails verification is
+    /// deleted (its `model`, `bundle` or `build` is `Todo` again), unless it is the user's own file.
     pub verify: Step,
 }
 
@@ -193,7 +186,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Stable CamelCase word.
-    pub reason: super::Reason,
+    pub reason: Reason,
     /// For people: what happened and, last, what to do. At most about 500 characters; no times,
     /// rates or other numbers that differ from one try to the next.
     pub message: String,
@@ -244,8 +237,8 @@ pub struct Instance {
 pub enum Phase {
     /// Ordered, spawned or loading: `/readyz` does not say yes yet.
     Starting {
-        /// Start of the process, or the last time its loading was seen to move.
-        progress_at: Timestamp,
+        /// Since when.
+        since: Timestamp,
     },
     /// `/readyz` has said yes at least once and the process lives.
     Ready,
@@ -333,7 +326,11 @@ pub enum Service {
         /// Since when, in this life of the shell.
         since: Timestamp,
     },
-    /// Told to end and not gone yet: its memory counts.
+    /// Only the fallback: its model is not loaded and will not be unless a request reaches it.
+    /// `Standby` and `Warm` keep the process, `Cold` does not. A fallback of which the shell sees
+    /// that its model has been loaded since is `Ready`.
+    Parked,
+    /// Told to end (or to park) and not there yet: its memory counts.
     Stopping,
     /// Ended or cannot come up; nothing of it runs. Stays until it is ordered again.
     Failed {

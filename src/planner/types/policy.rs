@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::{EnginePolicy, Residency, RolloutStrategy};
+
 /// How the planner may behave. Filled by the shell from the spec at every observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// `spec.rollout.strategy`.
-    pub strategy: Strategy,
+    /// `spec.rollout.strategy`. `Auto` and `Surge` prove the new revision beside the old one where
+    /// memory allows; where it does not, and with `StopStart`, the old one ends first, behind the
+    /// fallback.
+    pub strategy: RolloutStrategy,
     /// `spec.rollout.retryLimit`: attempts after the first failed one, per revision, generation and
     /// retry token. 0 means that one failure is final.
     pub retry_limit: u32,
@@ -35,7 +39,10 @@ pub struct Policy {
     pub failure_threshold: u32,
     /// `spec.health.soak`: healthy service after promotion before a revision is the last good one.
     pub soak: Duration,
-    /// Longest time without progress of a transfer, build, verification or engine start.
+    /// `spec.runtime.startupDeadline`: from the start of an engine to its readiness.
+    pub startup_deadline: Duration,
+    /// `spec.engine.build.progressDeadline`: longest time without progress of a transfer, build or
+    /// verification.
     pub progress_deadline: Duration,
     /// Longest time one proof may take before it is ordered anew; also the wait between proofs that
     /// could not measure.
@@ -44,20 +51,23 @@ pub struct Policy {
     pub answer_grace: Duration,
     /// Whether the spec names objectives: without them a good smoke generation alone proves.
     pub has_objectives: bool,
-    /// `spec.engine.policy`: where an engine bundle may come from.
-    pub bundle: BundlePolicy,
-    /// `spec.fallback`; `None` when the user wants no fallback.
+    /// `spec.engine.policy`: where an engine bundle may come from. Revisions that run from the model
+    /// alone ([`super::BuildNeed::None`]) do not care.
+    pub bundle: EnginePolicy,
+    /// Where `LastGood` stands in `spec.fallback.order`.
+    pub last_good: LastGoodUse,
+    /// Ollama; `None` when it is not in `spec.fallback.order`.
     pub fallback: Option<Fallback>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            strategy: Strategy::Surge,
+            strategy: RolloutStrategy::Auto,
             retry_limit: 3,
             backoff: Backoff {
-                initial: Duration::from_secs(30),
-                max: Duration::from_secs(600),
+                initial: Duration::from_secs(60),
+                max: Duration::from_secs(3600),
             },
             restart: Backoff {
                 initial: Duration::from_secs(1),
@@ -68,24 +78,17 @@ impl Default for Policy {
             forgive_after: Duration::from_secs(24 * 3600),
             probe_interval: Duration::from_secs(10),
             failure_threshold: 3,
-            soak: Duration::from_secs(60),
-            progress_deadline: Duration::from_secs(300),
+            soak: Duration::from_secs(120),
+            startup_deadline: Duration::from_secs(600),
+            progress_deadline: Duration::from_secs(600),
             proof_deadline: Duration::from_secs(120),
             answer_grace: Duration::from_secs(30),
             has_objectives: false,
-            bundle: BundlePolicy::Auto,
+            bundle: EnginePolicy::Auto,
+            last_good: LastGoodUse::First,
             fallback: None,
         }
     }
-}
-
-/// How a new revision replaces a running one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Strategy {
-    /// Proven beside the old one where both fit into memory, else as [`Strategy::StopStart`].
-    Surge,
-    /// The old one is stopped first; the fallback answers meanwhile.
-    StopStart,
 }
 
 /// Exponential backoff without jitter (a device has no herd; a fleet's shell may add its own).
@@ -107,39 +110,26 @@ impl Backoff {
     }
 }
 
-/// Where an engine bundle may come from. Revisions that run from the model file alone
-/// ([`super::BuildNeed::None`]) do not care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum BundlePolicy {
-    /// Cache, registry, else build.
-    Auto,
-    /// Cache or registry only.
-    FetchOnly,
-    /// Cache or build only.
-    BuildOnly,
-    /// What is in the cache, or nothing.
-    Never,
-}
-
-/// The back end that answers when no engine does.
+/// Ollama as the fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
     /// `true`: ours to start and stop. `false`: an address, always counted as running elsewhere.
     pub managed: bool,
     /// Memory of this node it needs while its model is loaded; 0 for an address.
     pub memory_bytes: u64,
-    /// When a managed fallback may hold that memory.
+    /// What a managed fallback does while the engine serves. Where both fit into memory, `Warm` and
+    /// `Standby` stay up, `Cold` is parked. Where they do not, each is parked before the engine
+    /// loads; the endpoint is dark until the engine is proven or the fallback is back.
     pub residency: Residency,
 }
 
-/// When a managed fallback may hold memory.
+/// Whether the last good revision takes over when the desired one has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Residency {
-    /// Always: an engine that does not fit beside it is refused, with the numbers.
-    Warm,
-    /// Beside the engine where both fit; else it makes room before the engine starts (the endpoint
-    /// is dark while the engine loads) and comes back when the engine is gone.
-    Standby,
-    /// As `Standby`, and also gives its memory back once an engine serves.
-    Cold,
+pub enum LastGoodUse {
+    /// It comes first in `fallback.order`.
+    First,
+    /// It comes after Ollama: only while the fallback has failed.
+    AfterFallback,
+    /// It is not in `fallback.order`.
+    Never,
 }
