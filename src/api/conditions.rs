@@ -215,6 +215,8 @@ words! {
         StartFailed,
         /// The server was not ready within `runtime.startupDeadline`.
         StartTimedOut,
+        /// Every start was cut off before it could be judged: power, or the whole machine went down.
+        StartInterrupted,
         /// The server was killed for memory.
         EngineOutOfMemory,
         /// The server exited.
@@ -240,6 +242,10 @@ words! {
         EngineServing,
         /// The last good engine answers.
         LastGoodServing,
+        /// The engine of an earlier spec answers until the desired one is ready.
+        PreviousServing,
+        /// Everything is being taken down.
+        Removing,
         /// The fallback answers.
         FallbackServing,
         /// Nothing answers.
@@ -306,6 +312,7 @@ impl Reason {
                 "Read the server's log; change the spec or rollout.retryToken to try again."
             }
             Self::StartTimedOut => "Write a longer runtime.startupDeadline.",
+            Self::StartInterrupted => "Check power and memory, then change rollout.retryToken.",
             Self::EngineOutOfMemory => "Write fewer slots, shorter lengths or a smaller precision.",
             Self::GenerationFailed | Self::GenerationTimedOut => {
                 "Try the model with another server; change the spec to try again."

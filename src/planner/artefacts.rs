@@ -110,9 +110,9 @@ fn bundle(ctx: &mut Context<'_>, revision: &Revision) -> Result<(), Preparation>
     }
     match ctx.policy().bundle {
         EnginePolicy::Never => Err(Preparation::Refused {
-            reason: Reason::EngineNotFound,
-            message: "The engine is not in the node's cache, and engine.policy: Never forbids to \
-                      fetch or build it. Write engine.policy: Auto."
+            reason: Reason::EngineDisabled,
+            message: "engine.policy: Never wants no engine, so only the fallback can serve. Write \
+                      engine.policy: Auto for one."
                 .to_owned(),
         }),
         EnginePolicy::FetchOnly => {

@@ -144,7 +144,7 @@ fn start_interrupted() -> Failure {
     failure(
         Reason::StartInterrupted,
         "Every start of this engine was cut off before it could be judged (power, or the whole \
-         machine went down). Check the power supply and the memory, then change spec.rollout.retryToken.",
+         machine went down). Check power and memory, then change rollout.retryToken.",
     )
 }
 
