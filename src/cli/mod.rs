@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod completions;
 mod crds;
+mod gateway;
 
 /// Stable exit codes of all subcommands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub struct Cli {
 enum Command {
     Crds(crds::Args),
     Completions(completions::Args),
+    Gateway(gateway::Args),
 }
 
 /// Parses the command line and runs the subcommand.
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Crds(args) => args.run().into(),
         Command::Completions(args) => args.run().into(),
+        Command::Gateway(args) => args.run().into(),
     }
 }
 
