@@ -16,3 +16,26 @@ demo: ## Shows the whole path on this machine, with times: Ollama first, promoti
 	@scripts/tools system model ollama
 	@cargo build --bins --example demo
 	@cargo run --quiet --example demo
+
+.PHONY: lint
+lint: ## Format, clippy (pedantic, warnings are errors), licences and sources, documentation
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	@scripts/tools deny
+	$${ENGINEWRIGHT_TOOLS:-.tools}/bin/cargo-deny --all-features --locked check licenses bans sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+
+.PHONY: test
+test: ## Everything: unit, property and router tests, then real model, real Ollama, real clients
+	@scripts/tools
+	cargo test --locked
+
+.PHONY: bench
+bench: ## The speed and memory figures of the README (release build, then about 10 minutes)
+	@scripts/tools system model ollama
+	cargo build --release --locked --bins --examples
+	$${CARGO_TARGET_DIR:-target}/release/examples/speed
+
+.PHONY: generated
+generated: ## Refreshes the committed files that are generated from the code
+	UPDATE_GENERATED=1 cargo test --locked --test suite generated

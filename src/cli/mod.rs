@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod completions;
 mod crds;
 mod gateway;
@@ -46,6 +47,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Crds(crds::Args),
     Completions(completions::Args),
     Gateway(gateway::Args),
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
     // reqwest finds one default TLS provider, whatever starts first.
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
+        Command::Bench(args) => args.run().into(),
         Command::Crds(args) => args.run().into(),
         Command::Completions(args) => args.run().into(),
         Command::Gateway(args) => args.run().into(),
