@@ -13,6 +13,8 @@ mod bench;
 mod completions;
 mod crds;
 mod gateway;
+mod guard;
+mod listen;
 
 /// Stable exit codes of all subcommands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ enum Command {
     Crds(crds::Args),
     Completions(completions::Args),
     Gateway(gateway::Args),
+    #[command(hide = true)]
+    Guard(guard::Args),
 }
 
 /// Parses the command line and runs the subcommand.
@@ -62,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Crds(args) => args.run().into(),
         Command::Completions(args) => args.run().into(),
         Command::Gateway(args) => args.run().into(),
+        Command::Guard(args) => args.run(),
     }
 }
 

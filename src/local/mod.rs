@@ -1,1 +1,3 @@
 //! `run`: the planner driven with processes on one machine, without Kubernetes.
+
+pub mod guard;

@@ -3,4 +3,5 @@
 //! None is skipped when a part is missing: it fails and names `make tools`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod guard;
 mod tools;
