@@ -15,6 +15,7 @@ mod crds;
 mod gateway;
 mod guard;
 mod listen;
+mod process;
 
 /// Stable exit codes of all subcommands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

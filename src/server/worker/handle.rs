@@ -111,6 +111,15 @@ pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
 }
 
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("EngineHandle")
+            .field("capabilities", &self.shared.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
 impl EngineHandle {
     pub(super) const fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>) -> Self {
         Self { shared, commands }
@@ -119,6 +128,24 @@ impl EngineHandle {
     /// What was loaded.
     pub fn capabilities(&self) -> &Capabilities {
         &self.shared.capabilities
+    }
+
+    /// Whether a request of at least one token would be let in now: lets callers refuse before they
+    /// spend time on it. [`EngineHandle::submit`] decides.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::submit`].
+    pub fn check_room(&self) -> Result<(), SubmitError> {
+        match &*self.shared.state.borrow() {
+            EngineState::Running => {}
+            EngineState::Draining => return Err(SubmitError::ShuttingDown),
+            EngineState::Stopped | EngineState::Failed(_) => return Err(SubmitError::EngineGone),
+        }
+        // On a copy: nobody enters.
+        let outcome = self.shared.admission().clone().enter(1);
+        outcome.map_err(|full| SubmitError::QueueFull {
+            retry_after: full.retry_after,
+        })
     }
 
     /// Hands a request to the engine thread, or refuses it at once; never waits.
