@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::endpoint::Api;
 use crate::wire::openai::StreamOptions;
-use crate::wire::{ApiError, json};
+use crate::wire::{ApiError, ErrorKind, json};
 
 /// A request that can be sent more than once.
 #[derive(Clone, Debug)]
@@ -46,6 +46,11 @@ impl Ask {
         body: Bytes,
         served_name: &str,
     ) -> Result<Self, ApiError> {
+        // An array would be read as the fields in their order.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            let problem = "the body must be a JSON object, not an array";
+            return Err(ApiError::new(ErrorKind::InvalidRequest, problem));
+        }
         let head: Head = json::parse(&body)?;
         if let Some(asked) = &head.model
             && !same_model(asked, served_name)

@@ -1,3 +1,4 @@
 //! Tests that need no external part.
 
+mod gateway;
 mod layering;
