@@ -1,6 +1,5 @@
 //! `enginewright gateway`: the stable endpoint in front of engine and fallback.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::listen::Listen;
 use super::{Exit, fail};
 use crate::gateway::background::{self, Watch};
 use crate::gateway::keys::Keys;
@@ -23,13 +23,13 @@ use crate::gateway::state::Gateway;
 /// runs. SIGHUP reads it at once, SIGTERM ends the gateway after running answers are complete.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address and port to listen on.
+    /// Address and port to listen on; `stdin`: the listening socket passed as standard input.
     #[arg(
         long,
         default_value = "127.0.0.1:8080",
         env = "ENGINEWRIGHT_GATEWAY_LISTEN"
     )]
-    listen: SocketAddr,
+    listen: Listen,
 
     /// JSON file that names engine and fallback; replaced atomically by whoever writes it.
     #[arg(long)]
@@ -83,14 +83,13 @@ impl Args {
             Ok(table) => table,
             Err(error) => return fail(Exit::BadInput, &error),
         };
-        let listener = match TcpListener::bind(listen).await {
+        let listener = match listen.open() {
             Ok(listener) => listener,
-            Err(error) => {
-                return fail(
-                    Exit::Environment,
-                    &format!("cannot listen on {listen}: {error}"),
-                );
-            }
+            Err(error) => return fail(Exit::Environment, &error),
+        };
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return fail(Exit::Environment, &error),
         };
         let (stop, reload) = match signals() {
             Ok(handles) => handles,
