@@ -348,9 +348,10 @@ impl Backend for ScriptedBackend {
 
     fn truncate(&mut self, slot: SlotId, len: u32) -> Result<(), BackendError> {
         let mut hold = self.control.hold();
-        let held = hold.slots.get_mut(slot.0 as usize);
-        let held = held.ok_or_else(|| BackendError::Rejected(format!("no slot {}", slot.0)))?;
-        held.truncate(len as usize);
+        let Some(tokens) = hold.slots.get_mut(slot.0 as usize) else {
+            return Err(BackendError::Rejected(format!("no slot {}", slot.0)));
+        };
+        tokens.truncate(len as usize);
         Ok(())
     }
 

@@ -158,11 +158,11 @@ mod tests {
             Duration::from_secs(2)
         );
         admission.start(0);
-        admission.leave_running(Duration::from_secs(3_600));
+        admission.leave_running(Duration::from_hours(1));
         admission.enter(0).unwrap();
         assert_eq!(
             admission.enter(0).unwrap_err().retry_after,
-            Duration::from_secs(60)
+            Duration::from_mins(1)
         );
     }
 }

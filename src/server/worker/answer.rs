@@ -220,13 +220,12 @@ impl Answer {
 
     fn clock_token(&mut self) {
         let now = Instant::now();
-        match self.moments.last.replace(now) {
-            Some(last) => self.observer.next_token(now.duration_since(last)),
-            None => {
-                self.moments.first = Some(now);
-                self.observer
-                    .first_token(now.duration_since(self.moments.submitted));
-            }
+        if let Some(last) = self.moments.last.replace(now) {
+            self.observer.next_token(now.duration_since(last));
+        } else {
+            self.moments.first = Some(now);
+            let waited = now.duration_since(self.moments.submitted);
+            self.observer.first_token(waited);
         }
     }
 

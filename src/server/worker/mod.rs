@@ -81,13 +81,13 @@ pub fn spawn(
     observer: Arc<dyn EngineObserver>,
 ) -> Result<EngineHandle, LoadError> {
     let (sender, commands) = mpsc::channel();
-    let (loaded, ready) = mpsc::channel();
+    let (outcome, ready) = mpsc::channel();
     let thread = Thread {
         text,
         config,
         observer,
         commands: Some(commands),
-        loaded,
+        loaded: outcome,
         shared: None,
     };
     std::thread::Builder::new()

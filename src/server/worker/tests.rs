@@ -580,7 +580,7 @@ async fn a_drain_ends_at_its_grace_time_and_says_so_to_the_rest() {
 async fn an_idle_engine_is_drained_at_once() {
     let (engine, _) = start_saying("hi", 1);
     assert_eq!(
-        engine.drain(Duration::from_secs(60)).await,
+        engine.drain(Duration::from_mins(1)).await,
         EngineState::Stopped
     );
 }
