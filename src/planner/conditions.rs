@@ -83,7 +83,7 @@ fn overall(ctx: &Context<'_>, view: &View, serving: Serving<'_>) -> Overall {
         View::Down { gone } => return down(ctx, *gone),
         View::Running { outlook, progress } => (outlook, progress),
     };
-    if is_served(ctx, serving) {
+    if is_served(ctx, serving) && ctx.observed.node.is_some() {
         return Overall {
             ready: (ConditionStatus::True, Reason::Serving, served(ctx)),
             course: Course::Arrived,

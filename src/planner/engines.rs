@@ -160,7 +160,9 @@ fn start(
     let Some(goal) = goal else {
         return Start::NoMemory;
     };
-    let beside = ctx.policy().strategy != RolloutStrategy::StopStart || incumbent.is_none();
+    let ended = |one: &Instance| matches!(one.phase, Phase::Exited { .. });
+    let alone = ctx.observed.engines.iter().all(ended);
+    let beside = alone || ctx.policy().strategy != RolloutStrategy::StopStart;
     if beside && room::fits_now(ctx, need, role == Role::Up) {
         if incumbent.is_none() && waits_for_answer(ctx, role) {
             return Start::FallbackFirst;

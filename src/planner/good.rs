@@ -1,8 +1,9 @@
-//! What long good service earns: the title of last good revision, and forgiveness.
+//! What good service earns: the title of last good revision, and that starts, crashes and failed
+//! attempts are forgotten.
 
 use super::context::Context;
 use super::ledger;
-use super::types::{Health, Instance, Phase, Proof, Verdict};
+use super::types::{Health, Instance, Phase, Proof, Timestamp, Verdict};
 
 pub(super) fn reward(ctx: &mut Context<'_>) {
     let Some(primary) = ctx.primary().and_then(|id| ctx.instance(id)) else {
@@ -12,7 +13,20 @@ pub(super) fn reward(ctx: &mut Context<'_>) {
         return;
     }
     soak(ctx, primary);
+    survive(ctx, primary);
     forgive(ctx, primary);
+}
+
+/// A start that has served its soak time well was not cut off.
+fn survive(ctx: &mut Context<'_>, one: &Instance) {
+    let open = ctx.page(&one.revision).is_some_and(|page| page.starts > 0);
+    let Some(since) = one.serving_since.filter(|_| open) else {
+        return;
+    };
+    let until = since + ctx.policy().soak;
+    if ctx.reached(until) && one.health.is_some_and(|health| good_at(health, until)) {
+        ledger::conclude_start(ctx, &one.revision);
+    }
 }
 
 /// The last good revision is the desired one that was proven (smoke and objectives, both measured)
@@ -65,8 +79,11 @@ fn is_measured_good(one: &Instance) -> bool {
     )
 }
 
-fn good_at(health: Health, time: super::types::Timestamp) -> bool {
-    health.consecutive_failures == 0
-        && health.consecutive_slow == 0
-        && health.last_success.is_some_and(|last| last >= time)
+/// Whether no probe has failed since the last good one, which was made at `time` or later.
+fn good_at(health: Health, time: Timestamp) -> bool {
+    is_unmarked(health) && health.last_success.is_some_and(|last| last >= time)
+}
+
+const fn is_unmarked(health: Health) -> bool {
+    health.consecutive_failures == 0 && health.consecutive_slow == 0
 }

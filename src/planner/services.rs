@@ -49,9 +49,18 @@ pub(super) fn role(ctx: &Context<'_>, stage: &Stage<'_>) -> Role {
         Stage::None | Stage::Ending => return Role::Up,
     };
     if !room::fits_with_fallback(ctx, need) {
-        // It stands in for the engine that serves until that one has made room.
-        let replaces = live.is_none() && ctx.incumbent().is_some();
-        return if replaces { Role::Up } else { Role::Parked };
+        let up = matches!(
+            ctx.observed.fallback,
+            Service::Starting { .. } | Service::Ready { .. }
+        );
+        let stays = match live {
+            // They fitted when it was started: others have taken memory since, or it was loaded by
+            // a request. What runs stays.
+            Some(_) => up,
+            // It stands in for the engine that serves until that one has made room.
+            None => ctx.incumbent().is_some(),
+        };
+        return if stays { Role::Up } else { Role::Parked };
     }
     let serves = live.is_some_and(|one| ctx.primary() == Some(one.id));
     if fallback.residency == Residency::Cold && serves {

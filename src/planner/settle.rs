@@ -25,7 +25,12 @@ pub(super) fn settle(ctx: &mut Context<'_>) {
         }
         match judge(ctx, instance) {
             Finding::None => {}
-            Finding::Generates => ledger::conclude_start(ctx, &instance.revision),
+            // A good revision is not what takes the machine down; any other has to serve its soak
+            // time first (`good`).
+            Finding::Generates if ctx.durable.last_good.as_ref() == Some(&instance.revision) => {
+                ledger::conclude_start(ctx, &instance.revision);
+            }
+            Finding::Generates => {}
             Finding::Failed(failure) => {
                 ledger::fail_attempt(ctx, &instance.revision, Some(instance.id), &failure);
             }

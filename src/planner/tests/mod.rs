@@ -1,1 +1,7 @@
-//! Tests.
+//! The planner driven through a simulated world, and path by path.
+
+mod laws;
+mod nature;
+mod paths;
+mod properties;
+mod world;
