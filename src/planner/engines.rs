@@ -109,7 +109,7 @@ pub(super) fn drive(
     let spared = incumbent.filter(|_| !displaced && !promoted);
     stop_unwanted(ctx, goal_id, spared.map(|one| one.id), displaced);
     Progress {
-        primary: primary.or(kept.map(|one| one.id)),
+        primary: primary.or_else(|| kept.map(|one| one.id)),
         reason,
         message,
     }

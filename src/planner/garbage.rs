@@ -8,7 +8,7 @@ use super::context::Context;
 use super::types::{Action, Garbage, RevisionId};
 
 /// Wait after a collection that failed.
-const RETRY: Duration = Duration::from_secs(3600);
+const RETRY: Duration = Duration::from_hours(1);
 
 pub(super) fn collect(ctx: &mut Context<'_>) {
     let keep: BTreeSet<RevisionId> = [

@@ -104,7 +104,6 @@ fn pending() -> DesiredState {
 /// Why a revision can never run on this node as it is now.
 fn refusal(ctx: &Context<'_>, revision: &Revision) -> Option<(Reason, String)> {
     match &revision.fit {
-        Fit::Unknown => None,
         Fit::Refused { reason, message } => Some((*reason, message.clone())),
         Fit::Fits { memory_bytes, .. } if *memory_bytes > room::node_bytes(ctx) => {
             let text = format!(
@@ -115,7 +114,7 @@ fn refusal(ctx: &Context<'_>, revision: &Revision) -> Option<(Reason, String)> {
             let reason = Reason::InsufficientMemory;
             Some((reason, with_remedy(&text, reason)))
         }
-        Fit::Fits { .. } => None,
+        Fit::Unknown | Fit::Fits { .. } => None,
     }
 }
 

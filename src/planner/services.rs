@@ -9,7 +9,7 @@ use super::room::{self, Need};
 use super::types::{Action, Residency, Service, Timestamp};
 
 /// Uninterrupted readiness after which a service's failures are forgotten.
-const STABLE: Duration = Duration::from_secs(60);
+const STABLE: Duration = Duration::from_mins(1);
 
 /// What the fallback shall be now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,7 @@ pub(super) fn role(ctx: &Context<'_>, stage: &Stage<'_>) -> Role {
             };
             (need, Some(*one))
         }
-        Stage::Start(need) => (*need, None),
-        Stage::Restart(need) => (*need, None),
+        Stage::Start(need) | Stage::Restart(need) => (*need, None),
         Stage::None | Stage::Ending => return Role::Up,
     };
     if !room::fits_with_fallback(ctx, need) {

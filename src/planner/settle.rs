@@ -24,13 +24,12 @@ pub(super) fn settle(ctx: &mut Context<'_>) {
             continue;
         }
         match judge(ctx, instance) {
-            Finding::None => {}
             // A good revision is not what takes the machine down; any other has to serve its soak
             // time first (`good`).
             Finding::Generates if ctx.durable.last_good.as_ref() == Some(&instance.revision) => {
                 ledger::conclude_start(ctx, &instance.revision);
             }
-            Finding::Generates => {}
+            Finding::None | Finding::Generates => {}
             Finding::Failed(failure) => {
                 ledger::fail_attempt(ctx, &instance.revision, Some(instance.id), &failure);
             }

@@ -50,7 +50,7 @@ impl Laws {
                 "I15: a stale order was persisted"
             );
         }
-        self.i2_last_good_and_fallback(world, observed, plan);
+        i2_last_good_and_fallback(world, observed, plan);
         self.i5_quarantine(observed, plan, world.now);
         i6_counting(observed, plan, world.now);
         self.i7_last_good(observed, plan, world.now);
@@ -85,66 +85,11 @@ impl Laws {
         }
     }
 
-    fn i2_last_good_and_fallback(&self, world: &World, observed: &Observed, plan: &Plan) {
-        let before = &observed.durable.last_good;
-        assert!(
-            before.is_none() || plan.durable.last_good.is_some(),
-            "I2: last good given up"
-        );
-        let down = observed.desired.lifecycle != Lifecycle::Run;
-        let fallback = observed.desired.policy.fallback;
-        for action in &plan.actions {
-            match action {
-                Action::CollectGarbage { keep } => {
-                    let needed = [&plan.durable.last_good, &plan.durable.active];
-                    let needed = needed.into_iter().flatten();
-                    let running = observed.engines.iter().map(|one| &one.revision);
-                    for id in needed.chain(running).chain([&observed.desired.revision]) {
-                        assert!(keep.contains(id), "I2, I4: {id} is collected");
-                    }
-                }
-                Action::StopFallback | Action::StopGateway => {
-                    let unwanted = *action == Action::StopFallback && fallback.is_none();
-                    assert!(down || unwanted, "I2: {action:?} while it is wanted");
-                }
-                Action::ParkFallback => {
-                    let fallback = fallback.expect("I2: no fallback to park");
-                    let tight = observed.revisions.iter().any(|one| match one.fit {
-                        Fit::Fits { memory_bytes, .. } => {
-                            memory_bytes + fallback.memory_bytes > room_of(observed)
-                        }
-                        _ => false,
-                    });
-                    let cold = fallback.residency == Residency::Cold;
-                    assert!(tight || cold, "I2: parked for nothing");
-                }
-                Action::StopEngine { instance, .. } if !down => {
-                    self.may_stop(world, observed, plan, *instance);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn may_stop(&self, world: &World, observed: &Observed, plan: &Plan, id: InstanceId) {
-        let Some(route) = observed.routed.filter(|route| route.primary == Some(id)) else {
-            return;
-        };
-        let healthy = observed
-            .engines
-            .iter()
-            .any(|one| one.id == id && one.phase == Phase::Ready);
-        if !healthy || plan.durable.settled.contains(&id) || world.node.is_none() {
-            return;
-        }
-        panic!("I2: {id} serves ({route:?}) and is stopped");
-    }
-
     fn i5_quarantine(&self, observed: &Observed, plan: &Plan, now: u64) {
         for action in &plan.actions {
-            let revision = match action {
-                Action::StartEngine { revision, .. } | Action::Begin { revision, .. } => revision,
-                _ => continue,
+            let (Action::StartEngine { revision, .. } | Action::Begin { revision, .. }) = action
+            else {
+                continue;
             };
             let Some(page) = page(observed, &plan.durable, revision) else {
                 continue;
@@ -313,6 +258,61 @@ impl Laws {
             }
         }
     }
+}
+
+fn i2_last_good_and_fallback(world: &World, observed: &Observed, plan: &Plan) {
+    let before = &observed.durable.last_good;
+    assert!(
+        before.is_none() || plan.durable.last_good.is_some(),
+        "I2: last good given up"
+    );
+    let down = observed.desired.lifecycle != Lifecycle::Run;
+    let fallback = observed.desired.policy.fallback;
+    for action in &plan.actions {
+        match action {
+            Action::CollectGarbage { keep } => {
+                let needed = [&plan.durable.last_good, &plan.durable.active];
+                let needed = needed.into_iter().flatten();
+                let running = observed.engines.iter().map(|one| &one.revision);
+                for id in needed.chain(running).chain([&observed.desired.revision]) {
+                    assert!(keep.contains(id), "I2, I4: {id} is collected");
+                }
+            }
+            Action::StopFallback | Action::StopGateway => {
+                let unwanted = *action == Action::StopFallback && fallback.is_none();
+                assert!(down || unwanted, "I2: {action:?} while it is wanted");
+            }
+            Action::ParkFallback => {
+                let fallback = fallback.expect("I2: no fallback to park");
+                let tight = observed.revisions.iter().any(|one| match one.fit {
+                    Fit::Fits { memory_bytes, .. } => {
+                        memory_bytes + fallback.memory_bytes > room_of(observed)
+                    }
+                    _ => false,
+                });
+                let cold = fallback.residency == Residency::Cold;
+                assert!(tight || cold, "I2: parked for nothing");
+            }
+            Action::StopEngine { instance, .. } if !down => {
+                may_stop(world, observed, plan, *instance);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn may_stop(world: &World, observed: &Observed, plan: &Plan, id: InstanceId) {
+    let Some(route) = observed.routed.filter(|route| route.primary == Some(id)) else {
+        return;
+    };
+    let healthy = observed
+        .engines
+        .iter()
+        .any(|one| one.id == id && one.phase == Phase::Ready);
+    if !healthy || plan.durable.settled.contains(&id) || world.node.is_none() {
+        return;
+    }
+    panic!("I2: {id} serves ({route:?}) and is stopped");
 }
 
 fn i6_counting(observed: &Observed, plan: &Plan, now: u64) {

@@ -397,7 +397,7 @@ fn history(mut world: World, events: &[Event]) {
     // It stays so.
     let (status, last_good) = (world.status().clone(), world.disk.last_good.clone());
     let promotions = laws.promotions.len();
-    world.idle(&mut laws, Duration::from_secs(900));
+    world.idle(&mut laws, Duration::from_mins(15));
     let arrived = status.is_true(ConditionType::Ready) || status.is_true(ConditionType::Stalled);
     if arrived && world.nature(&world.desired.revision) == Nature::Good {
         assert_eq!(

@@ -363,7 +363,7 @@ impl World {
     /// No node matches any more, or one does again.
     pub(super) fn node_gone(&mut self, gone: bool) {
         if gone {
-            self.hidden_node = self.node.take().or(self.hidden_node.take());
+            self.hidden_node = self.node.take().or_else(|| self.hidden_node.take());
         } else if self.node.is_none() {
             self.node = self.hidden_node.take();
         }

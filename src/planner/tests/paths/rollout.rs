@@ -70,7 +70,7 @@ fn attempts_are_bounded_and_nothing_flaps() {
     story.run_on();
     story
         .world
-        .idle(&mut story.laws, std::time::Duration::from_secs(7200));
+        .idle(&mut story.laws, std::time::Duration::from_hours(2));
     let of_b = story.laws.promotions.iter().filter(|one| **one == rev("b"));
     assert_eq!(of_b.count(), 3, "{:?}", story.laws.promotions);
     assert_eq!(story.backend(), ActiveBackend::LastGood);
@@ -202,7 +202,7 @@ fn when_the_last_good_one_fails_too_ollama_answers_and_a_person_is_called() {
     story.run_on();
     story
         .world
-        .idle(&mut story.laws, std::time::Duration::from_secs(3600));
+        .idle(&mut story.laws, std::time::Duration::from_hours(1));
     assert!(story.is(ConditionType::Stalled));
     assert_eq!(story.backend(), ActiveBackend::Ollama);
     assert_eq!((story.attempts("a"), story.attempts("b")), (3, 3));
