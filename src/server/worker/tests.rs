@@ -8,7 +8,6 @@ use super::super::generation::{
 use super::*;
 use crate::backend::scripted::{Control, Fault, Script, ScriptedLoader, replies, reply};
 use crate::backend::{SlotId, TokenId};
-use crate::text::constraint::ConstraintFactory;
 use crate::text::sampling::SamplingParams;
 use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::{PreTokenizer, TokenKind, Tokenizer, Vocabulary, VocabularyKind};
@@ -46,12 +45,8 @@ fn byte_text() -> Arc<TextModel> {
         ends: vec![END],
         add_bos: false,
     };
-    Arc::new(TextModel {
-        tokenizer: Tokenizer::new(vocabulary).unwrap(),
-        template: ChatTemplate::new("", "", "", &[]).unwrap(),
-        tool_format: None,
-        constraints: ConstraintFactory {},
-    })
+    let template = ChatTemplate::new("", "", "", &[]).unwrap();
+    Arc::new(TextModel::new(Tokenizer::new(vocabulary).unwrap(), template).unwrap())
 }
 
 fn bytes(text: &str) -> Vec<TokenId> {

@@ -3,9 +3,21 @@
 //! Decides which tokens may come next. Compiling is bounded in time and memory, so that a hostile
 //! schema is an error and not an outage.
 
+mod environment;
+mod mask;
+mod schema;
+
+pub use mask::TokenMask;
+
+use llguidance::api::{StopReason, TopLevelGrammar};
+use llguidance::{Matcher, ParserFactory, TokenParser};
 use serde_json::Value;
 
 use crate::backend::TokenId;
+use crate::text::tokenizer::Tokenizer;
+
+/// Most bytes of a grammar's text, its schemas included.
+const MAX_GRAMMAR_BYTES: usize = 512 * 1024;
 
 /// A grammar to be compiled.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,39 +41,10 @@ pub enum ConstraintError {
     Failed(String),
 }
 
-/// The tokens that may come next, one bit each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenMask {
-    words: Vec<u32>,
-}
-
-impl TokenMask {
-    /// A mask of exactly `tokens` in a vocabulary of `size`.
-    pub fn of(tokens: &[TokenId], size: u32) -> Self {
-        let mut words = vec![0; (size as usize).div_ceil(32)];
-        for &token in tokens {
-            if let Some(word) = words.get_mut(token as usize / 32) {
-                *word |= 1 << (token % 32);
-            }
-        }
-        Self { words }
-    }
-
-    /// Whether `token` may come next.
-    pub fn allows(&self, token: TokenId) -> bool {
-        self.words
-            .get(token as usize / 32)
-            .is_some_and(|word| word >> (token % 32) & 1 == 1)
-    }
-
-    /// The bits, lowest token in the lowest bit of the first word.
-    pub fn words(&self) -> &[u32] {
-        &self.words
-    }
-}
-
 /// A compiled grammar and how far an answer has followed it.
-pub struct Constraint {}
+pub struct Constraint {
+    matcher: Matcher,
+}
 
 impl std::fmt::Debug for Constraint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,7 +58,10 @@ impl Constraint {
     /// # Errors
     /// [`ConstraintError::Failed`].
     pub fn mask(&mut self) -> Result<TokenMask, ConstraintError> {
-        Err(ConstraintError::Failed(String::new()))
+        match self.matcher.compute_mask_or_eos() {
+            Ok(allowed) => Ok(TokenMask::from_words(allowed.as_slice())),
+            Err(error) => Err(ConstraintError::Failed(brief(&error))),
+        }
     }
 
     /// Takes the token that was drawn.
@@ -83,27 +69,111 @@ impl Constraint {
     /// # Errors
     /// [`ConstraintError::Failed`], also for a token outside the last mask.
     pub fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
-        let _ = token;
-        Ok(())
+        let taken = self.matcher.consume_token(token);
+        taken.map_err(|error| ConstraintError::Failed(brief(&error)))
     }
 
     /// Whether the answer is complete: nothing but the end can follow.
     pub fn is_complete(&self) -> bool {
-        false
+        let reason = self.matcher.stop_reason();
+        matches!(reason, StopReason::NoExtension | StopReason::EndOfSentence)
+    }
+
+    /// Whether the answer may end here.
+    pub fn may_end(&mut self) -> bool {
+        self.is_complete() || self.matcher.is_accepting().unwrap_or(false)
     }
 }
 
 /// Compiles grammars for one vocabulary.
-#[derive(Debug)]
-pub struct ConstraintFactory {}
+pub struct ConstraintFactory {
+    parsers: ParserFactory,
+}
+
+impl std::fmt::Debug for ConstraintFactory {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ConstraintFactory")
+            .finish_non_exhaustive()
+    }
+}
 
 impl ConstraintFactory {
-    /// Compiles a grammar.
+    /// Prepares a vocabulary: some tens of milliseconds and megabytes.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Failed`] for a vocabulary the library cannot hold.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
+        let prepare = || {
+            let environment = environment::build(tokenizer)?;
+            ParserFactory::new_simple(&environment)
+        };
+        let caught = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(prepare));
+        let mut parsers = caught.map_err(|error| ConstraintError::Failed(brief(&error)))?;
+        parsers.quiet();
+        let limits = parsers.limits_mut();
+        limits.verbose_errors = false;
+        // About 2 kB each: at most 50 MB for one answer.
+        limits.max_lexer_states = 25_000;
+        limits.max_grammar_size = 200_000;
+        Ok(Self { parsers })
+    }
+
+    /// Compiles a grammar. Takes milliseconds, for the largest schemas some hundreds: not for a
+    /// thread that serves others.
     ///
     /// # Errors
     /// [`ConstraintError::Schema`].
     pub fn compile(&self, grammar: &GrammarSpec) -> Result<Constraint, ConstraintError> {
-        let _ = grammar;
-        Ok(Constraint {})
+        let grammar = match grammar {
+            GrammarSpec::JsonObject => {
+                let object = serde_json::json!({ "type": "object" });
+                TopLevelGrammar::from_json_schema(schema::prepare(&object)?)
+            }
+            GrammarSpec::JsonSchema(schema) => {
+                TopLevelGrammar::from_json_schema(schema::prepare(schema)?)
+            }
+            GrammarSpec::Lark(text) if text.len() > MAX_GRAMMAR_BYTES => {
+                let problem = format!("{} bytes, at most {MAX_GRAMMAR_BYTES} allowed", text.len());
+                return Err(ConstraintError::Schema(problem));
+            }
+            GrammarSpec::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
+        };
+        let parse = || self.parsers.create_parser(grammar);
+        let parser: anyhow::Result<TokenParser> =
+            llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(parse));
+        let parser = parser.map_err(|error| ConstraintError::Schema(brief(&error)))?;
+        let mut constraint = Constraint {
+            matcher: Matcher::new(Ok(parser)),
+        };
+        // The first mask shows what compiling alone does not: a grammar without a beginning.
+        let first = constraint
+            .mask()
+            .map_err(|error| ConstraintError::Schema(error.to_string()))?;
+        if first.is_empty() {
+            return Err(ConstraintError::Schema("no text can satisfy it".into()));
+        }
+        Ok(constraint)
     }
 }
+
+/// The message for a client: one line, without the library's traces.
+fn brief(error: &anyhow::Error) -> String {
+    const MAX_CHARACTERS: usize = 300;
+    let text = format!("{error:#}");
+    let text = text.split("\n<").next().unwrap_or_default();
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(MAX_CHARACTERS)
+        .collect()
+}
+
+/// JSON written as models write it most: on one line, a space after comma and colon.
+pub(in crate::text) fn json_style() -> Value {
+    schema::style()
+}
+
+#[cfg(test)]
+mod tests;

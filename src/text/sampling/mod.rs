@@ -1,15 +1,25 @@
 //! Which token comes next.
 //!
 //! Decides one token from one row of logits, deterministically: same parameters, same rows, same
-//! tokens. The seed comes from outside.
+//! tokens, on every machine. The seed comes from outside.
+//!
+//! Order of what is applied: repetition penalty, frequency and presence penalty, bias, constraint,
+//! temperature, top-k, top-p, min-p.
+
+mod logprobs;
+mod penalties;
+mod select;
+
+pub use logprobs::{Logprobs, logprobs};
 
 use crate::backend::TokenId;
 use crate::text::constraint::TokenMask;
+use penalties::Penalties;
 
 /// How tokens are drawn. The default draws from the model's own distribution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// Divides the logits; 0 takes the most probable token always.
+    /// Divides the logits, `0..=100`; 0 takes the most probable token always.
     pub temperature: f32,
     /// Keep this many of the most probable tokens; 0: all.
     pub top_k: u32,
@@ -17,15 +27,16 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Drop tokens less probable than this fraction of the most probable one, `0..=1`.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens in prompt and answer; 1: off.
+    /// Divides positive and multiplies negative logits of tokens in prompt and answer, above 0 and
+    /// at most 100; 1: off. Source: Keskar et al. 2019, CTRL.
     pub repetition_penalty: f32,
-    /// Subtracted once from the logits of tokens in the answer.
+    /// Subtracted once from the logits of tokens in the answer, `-100..=100`.
     pub presence_penalty: f32,
-    /// Subtracted per occurrence from the logits of tokens in the answer.
+    /// Subtracted per occurrence from the logits of tokens in the answer, `-100..=100`.
     pub frequency_penalty: f32,
     /// How many of the last tokens of prompt and answer `repetition_penalty` looks at; `None`: all.
     pub repetition_window: Option<u32>,
-    /// Added to the logits of these tokens.
+    /// Added to the logits of these tokens, finite; ids outside the vocabulary are ignored.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Where the random numbers start.
     pub seed: u64,
@@ -48,10 +59,42 @@ impl Default for SamplingParams {
     }
 }
 
+impl SamplingParams {
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// [`SamplingError::Parameter`] for the first one outside.
+    pub fn check(&self) -> Result<(), SamplingError> {
+        let wrong = |field, allowed| Err(SamplingError::Parameter { field, allowed });
+        if !(0.0..=100.0).contains(&self.temperature) {
+            return wrong("temperature", "from 0 to 100");
+        }
+        if !(0.0..=1.0).contains(&self.top_p) {
+            return wrong("top_p", "from 0 to 1");
+        }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return wrong("min_p", "from 0 to 1");
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty <= 100.0) {
+            return wrong("repetition_penalty", "above 0 and at most 100");
+        }
+        if !(-100.0..=100.0).contains(&self.presence_penalty) {
+            return wrong("presence_penalty", "from -100 to 100");
+        }
+        if !(-100.0..=100.0).contains(&self.frequency_penalty) {
+            return wrong("frequency_penalty", "from -100 to 100");
+        }
+        if self.logit_bias.iter().any(|(_, bias)| !bias.is_finite()) {
+            return wrong("logit_bias", "finite numbers");
+        }
+        Ok(())
+    }
+}
+
 /// Why no token could be drawn.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SamplingError {
-    /// A parameter is out of its range; names the field and the range.
+    /// A parameter is out of its range.
     #[error("{field} must be {allowed}")]
     Parameter {
         /// The field of [`SamplingParams`].
@@ -60,9 +103,7 @@ pub enum SamplingError {
         allowed: &'static str,
     },
     /// Every token is forbidden or the row holds no number.
-    #[error(
-        "no token can follow: the constraint forbids all, or the model's output is not a number"
-    )]
+    #[error("no token can follow: the constraint forbids all, or the model gave no numbers")]
     NoToken,
 }
 
@@ -70,6 +111,11 @@ pub enum SamplingError {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
+    penalties: Penalties,
+    random: Random,
+    /// The row with everything applied; kept to save the allocation.
+    row: Vec<f32>,
+    candidates: Vec<select::Candidate>,
 }
 
 impl Sampler {
@@ -78,8 +124,16 @@ impl Sampler {
     /// # Errors
     /// [`SamplingError::Parameter`].
     pub fn new(params: SamplingParams, prompt: &[TokenId]) -> Result<Self, SamplingError> {
-        let _ = prompt;
-        Ok(Self { params })
+        params.check()?;
+        let penalties = Penalties::new(&params, prompt);
+        let random = Random(params.seed);
+        Ok(Self {
+            params,
+            penalties,
+            random,
+            row: Vec::new(),
+            candidates: Vec::new(),
+        })
     }
 
     /// Draws the next token from a row of logits. Only tokens in `mask` are drawn where there is
@@ -92,31 +146,57 @@ impl Sampler {
         logits: &[f32],
         mask: Option<&TokenMask>,
     ) -> Result<TokenId, SamplingError> {
-        let _ = (logits, mask, &self.params);
-        Err(SamplingError::NoToken)
+        // A number is used up at every position, so that a token depends on nothing but its place.
+        let random = self.random.next();
+        let adjusts = !self.params.logit_bias.is_empty() || !self.penalties.is_empty();
+        if self.params.temperature == 0.0 && !adjusts {
+            return select::greatest(logits, mask).ok_or(SamplingError::NoToken);
+        }
+        self.row.clear();
+        self.row.extend_from_slice(logits);
+        self.penalties.apply(&mut self.row);
+        for (token, bias) in &self.params.logit_bias {
+            if let Some(logit) = self.row.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
+        if self.params.temperature == 0.0 {
+            return select::greatest(&self.row, mask).ok_or(SamplingError::NoToken);
+        }
+        let shape = select::Shape {
+            temperature: self.params.temperature,
+            top_k: self.params.top_k as usize,
+            top_p: self.params.top_p,
+            min_p: self.params.min_p,
+        };
+        select::draw(&shape, &self.row, mask, random, &mut self.candidates)
+            .ok_or(SamplingError::NoToken)
     }
 
     /// Counts a token of the answer for the penalties.
     pub fn accept(&mut self, token: TokenId) {
-        let _ = token;
+        self.penalties.accept(token);
     }
 }
 
-/// Log-probabilities of one position.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Logprobs {
-    /// Of the token that was asked about.
-    pub logprob: f32,
-    /// The most probable tokens, best first.
-    pub top: Vec<(TokenId, f32)>,
-}
+/// `SplitMix64` (Steele, Lea, Flood 2014): small, good enough to draw from, and the same for ever,
+/// which a library's default generator does not promise.
+#[derive(Clone, Debug)]
+struct Random(u64);
 
-/// Natural logarithms of the probabilities of `token` and of the `top` most probable tokens under
-/// the unmodified distribution.
-pub fn logprobs(logits: &[f32], token: TokenId, top: u8) -> Logprobs {
-    let _ = (logits, token, top);
-    Logprobs {
-        logprob: 0.0,
-        top: Vec::new(),
+impl Random {
+    /// A number in `0.0..1.0`, in steps of 2⁻⁵³.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^= bits >> 31;
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
+        let fraction = (bits >> 11) as f64;
+        fraction / 9_007_199_254_740_992.0
     }
 }
+
+#[cfg(test)]
+mod tests;

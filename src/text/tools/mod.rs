@@ -32,8 +32,12 @@ pub enum ToolChoice {
 impl ToolFormat {
     /// The format a chat template speaks; `None` where it knows no tools.
     pub fn detect(template: &str) -> Option<Self> {
-        let _ = template;
-        None
+        if template.is_empty() {
+            return None;
+        }
+        let llama3 = !template.contains("<tool_call>")
+            && (template.contains("<|python_tag|>") || template.contains("ipython"));
+        Some(if llama3 { Self::Llama3 } else { Self::Hermes })
     }
 
     /// A grammar under which the answer keeps `choice` and every call is valid for its schema.

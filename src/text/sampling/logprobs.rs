@@ -1,0 +1,33 @@
+//! Log-probabilities of one position, under the distribution the model gave.
+
+use super::select::most_probable;
+use crate::backend::TokenId;
+
+/// Log-probabilities of one position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprobs {
+    /// Natural logarithm of the probability of the token that was asked about.
+    pub logprob: f32,
+    /// The most probable tokens with theirs, best first.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// Natural logarithms of the probabilities of `token` and of the `top` most probable tokens under
+/// the unmodified distribution.
+pub fn logprobs(logits: &[f32], token: TokenId, top: u8) -> Logprobs {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|logit| f64::from((logit - greatest).exp()))
+        .sum();
+    let logarithm = sum.ln();
+    #[expect(clippy::cast_possible_truncation, reason = "a logarithm needs no f64")]
+    let of = |logit: f32| (f64::from(logit - greatest) - logarithm) as f32;
+    let best = most_probable(logits, None, usize::from(top)).into_iter();
+    Logprobs {
+        logprob: logits
+            .get(token as usize)
+            .map_or(f32::NEG_INFINITY, |logit| of(*logit)),
+        top: best.map(|one| (one.token, of(one.logit))).collect(),
+    }
+}
