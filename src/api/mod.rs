@@ -5,9 +5,11 @@
 //! [`ValidatedEngine`] is what every other layer works with.
 
 pub mod conditions;
+mod crd;
 mod edge_node;
 pub mod inference_engine;
 mod names;
+mod parse;
 mod problem;
 mod rules;
 mod size;
@@ -16,6 +18,7 @@ mod span;
 mod validated;
 
 pub use conditions::{Condition, ConditionStatus, ConditionType, Reason};
+pub use crd::{CrdError, all_crds, file_name, to_yaml};
 pub use edge_node::{
     CachedBundle, EdgeNode, EdgeNodeFields, EdgeNodeStatus, GpuStatus, ModuleStatus, SoftwareStatus,
 };
@@ -24,6 +27,7 @@ pub use inference_engine::{
     InferenceEngineStatus, Precision, Residency, RolloutStrategy,
 };
 pub use names::{MAX_NAME, Name, RevisionId, Sha256Hex};
+pub use parse::{MAX_FILE_BYTES, parse, validate};
 pub use problem::Problem;
 pub use size::ByteSize;
 pub use source::{FilePath, ModelSource, SourceError};

@@ -27,6 +27,11 @@ impl Name {
         valid.then(|| Self(text.to_owned()))
     }
 
+    /// A name that stands for one that could not be made.
+    pub(super) fn stand_in() -> Self {
+        Self("stand-in".to_owned())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -280,3 +280,127 @@ fn parse_pvc(rest: &str) -> Option<ModelSource> {
         path: path.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::cel::Validator;
+    use serde_json::json;
+
+    use super::*;
+
+    const GOOD: &[&str] = &[
+        "ollama://hermes3:8b-llama3.1-q4_K_M",
+        "ollama://hermes3",
+        "ollama://hf.co/org/repo:Q4_K_M",
+        "hf://NousResearch/Hermes-3-Llama-3.1-8B@main",
+        "hf://a/b@refs/pr/1#sub/model-Q4.gguf",
+        "oci://ghcr.io/acme/models/hermes3@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        "oci://localhost:5000/m@sha256:abcdef0000000000000000000000000000000000000000000000000000000000",
+        "https://models.example.com/m.gguf",
+        "https://example.com:8443/a/b/m.gguf?download=true",
+        "file:///var/lib/models/hermes3.gguf",
+        "file:///m with blank.gguf",
+        "file:///a..b/c...gguf",
+        "file:///a/.../b",
+        "pvc://models/hermes3.gguf",
+        "pvc://my-claim.1/sub/dir/m.gguf",
+    ];
+
+    const BAD: &[&str] = &[
+        "",
+        "hermes3",
+        "OLLAMA://hermes3",
+        "http://example.com/m.gguf",
+        "s3://bucket/m",
+        "ollama://",
+        "ollama://:8b",
+        "ollama://a:b:c",
+        "ollama://a:",
+        "ollama://-a",
+        "ollama://a b",
+        "hf://org/repo",
+        "hf://org@rev",
+        "hf://org/a/b@rev",
+        "hf://org/repo@",
+        "hf://org/repo@rev#",
+        "hf://org/repo@a@b",
+        "hf://org/repo@rev#a#b",
+        "oci://ghcr.io/acme/m:tag",
+        "oci://ghcr.io/acme/m@sha256:00",
+        "oci://ghcr.io@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        "oci://ghcr.io/Acme@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        "oci://ghcr.io:x/acme@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        "oci://ghcr.io//acme@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        "https://example.com",
+        "https://example.com/",
+        "https://user:secret@example.com/m.gguf",
+        "https://example.com/a b",
+        "https://exämple.com/m",
+        "file://",
+        "file:///",
+        "file:////etc/passwd",
+        "file://host/path",
+        "file:///a/../b",
+        "file:///a/..",
+        "file:///..",
+        "pvc://claim",
+        "pvc://claim/",
+        "pvc://claim//x",
+        "pvc://Claim/x",
+        "pvc://claim-/x",
+        "pvc://claim/../x",
+        "pvc://claim/a/..",
+    ];
+
+    /// What the rules say about a source, as the API server would evaluate them.
+    fn rules_accept(source: &str) -> bool {
+        let rules: Vec<_> = SOURCE_RULES
+            .iter()
+            .map(|(rule, message)| json!({"rule": rule, "message": message}))
+            .collect();
+        let schema = json!({"type": "string", "x-kubernetes-validations": rules});
+        Validator::new()
+            .validate(&schema, &json!(source), None)
+            .is_ok()
+    }
+
+    #[test]
+    fn parser_and_rules_give_the_same_verdict() {
+        for source in GOOD {
+            assert!(ModelSource::parse(source).is_ok(), "parser: {source}");
+            assert!(rules_accept(source), "rules: {source}");
+        }
+        for source in BAD {
+            assert!(ModelSource::parse(source).is_err(), "parser: {source}");
+            // Relative files and hosts are the parser's: the rules leave them to one of their own.
+            let relative = source.starts_with("file://") && !source.starts_with("file:///");
+            assert!(relative || !rules_accept(source), "rules: {source}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_written_as_it_was_read() {
+        for source in GOOD {
+            let text = ModelSource::parse(source).unwrap().to_string();
+            let expected = if *source == "ollama://hermes3" {
+                "ollama://hermes3:latest"
+            } else {
+                source
+            };
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_relative_file_is_seen_from_the_folder_of_the_resource() {
+        for (source, expected) in [
+            ("file://./m.gguf", "/etc/ew/./m.gguf"),
+            ("file://../m.gguf", "/etc/ew/../m.gguf"),
+            ("file:///m.gguf", "/m.gguf"),
+        ] {
+            let parsed = ModelSource::parse(source).unwrap();
+            let path = parsed.file().unwrap().resolve(Path::new("/etc/ew"));
+            assert_eq!(path, Path::new(expected));
+        }
+    }
+}
