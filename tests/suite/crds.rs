@@ -72,7 +72,10 @@ fn every_field_is_documented() {
             .iter()
             .any(|part| path.matches('.').count() == 1 && path.ends_with(part));
         let inner = path.ends_with("[]") || path.ends_with("{}");
-        let documented = node.description.as_deref().is_some_and(|text| text.len() > 3);
+        let documented = node
+            .description
+            .as_deref()
+            .is_some_and(|text| text.len() > 3);
         assert!(documented || generated || inner, "{path}");
     });
 }
@@ -116,8 +119,14 @@ fn every_rule_says_what_is_allowed_and_what_to_write() {
             let message = rule.message.as_deref().unwrap_or_default();
             let (allowed, write) = message.split_once("; ").unwrap_or_default();
             assert!(allowed.len() > 10, "{path}: {message}");
-            assert!(write.starts_with("write ") || write.starts_with("remove "), "{path}: {message}");
-            assert!(message.len() < 2048 && !message.contains('\n'), "{path}: {message}");
+            assert!(
+                write.starts_with("write ") || write.starts_with("remove "),
+                "{path}: {message}"
+            );
+            assert!(
+                message.len() < 2048 && !message.contains('\n'),
+                "{path}: {message}"
+            );
             rules += 1;
         }
     });
@@ -128,7 +137,10 @@ fn every_rule_says_what_is_allowed_and_what_to_write() {
 fn columns_and_names_are_those_that_people_type() {
     let crds = all_crds();
     let columns = |crd: &CustomResourceDefinition| -> Vec<String> {
-        let columns = crd.spec.versions[0].additional_printer_columns.iter().flatten();
+        let columns = crd.spec.versions[0]
+            .additional_printer_columns
+            .iter()
+            .flatten();
         columns.map(|column| column.name.clone()).collect()
     };
     assert_eq!(
@@ -139,7 +151,10 @@ fn columns_and_names_are_those_that_people_type() {
     assert_eq!(crds[0].spec.scope, "Namespaced");
     assert_eq!(crds[1].spec.scope, "Cluster");
     for crd in &crds {
-        assert_eq!(crd.spec.names.categories, Some(vec!["enginewright".to_owned()]));
+        assert_eq!(
+            crd.spec.names.categories,
+            Some(vec!["enginewright".to_owned()])
+        );
         let subresources = crd.spec.versions[0].subresources.as_ref().unwrap();
         assert!(subresources.status.is_some());
     }
@@ -150,7 +165,11 @@ fn columns_show_fields_that_exist() {
     for crd in all_crds() {
         let mut paths = Vec::new();
         walk(schema(&crd), "", &mut |path, _| paths.push(path.to_owned()));
-        for column in crd.spec.versions[0].additional_printer_columns.iter().flatten() {
+        for column in crd.spec.versions[0]
+            .additional_printer_columns
+            .iter()
+            .flatten()
+        {
             let path = column.json_path.replace("[?(@.type==\"Ready\")]", "[]");
             assert!(
                 paths.contains(&path) || path.starts_with(".metadata."),

@@ -1,4 +1,6 @@
 //! Tests that need no external part.
 
+mod crds;
 mod gateway;
 mod layering;
+mod samples;

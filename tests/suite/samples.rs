@@ -17,7 +17,9 @@ fn samples() -> Vec<PathBuf> {
 }
 
 fn sample(name: &str) -> ValidatedEngine {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/samples").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("manifests/samples")
+        .join(name);
     parse(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
