@@ -86,12 +86,6 @@ fn tidy(schema: &mut JSONSchemaProps) {
         let paragraphs: Vec<String> = text.split("\n\n").map(|p| p.replace('\n', " ")).collect();
         paragraphs.join("\n\n")
     });
-    // The defaults inside apply anyway; one place for each.
-    if let Some(default) = &mut schema.default
-        && default.0.is_object()
-    {
-        default.0 = Value::Object(serde_json::Map::new());
-    }
     for child in schema
         .properties
         .iter_mut()

@@ -36,7 +36,7 @@ pub(super) const SOURCE_RULES: [(&str, &str); 7] = [
          example https://models.example.com/hermes3.gguf",
     ),
     (
-        "!self.startsWith('file:///') || (self.matches('^file:///[^/]') && !self.matches('/[.][.](/|$)'))",
+        "!self.startsWith('file://') || self.matches('^file://[.][.]?/') || (self.matches('^file:///[^/]') && !self.matches('/[.][.](/|$)'))",
         "a file source is an absolute path without '..'; write for example \
          file:///var/lib/models/hermes3.gguf",
     ),
@@ -372,9 +372,7 @@ mod tests {
         }
         for source in BAD {
             assert!(ModelSource::parse(source).is_err(), "parser: {source}");
-            // Relative files and hosts are the parser's: the rules leave them to one of their own.
-            let relative = source.starts_with("file://") && !source.starts_with("file:///");
-            assert!(relative || !rules_accept(source), "rules: {source}");
+            assert!(!rules_accept(source), "rules: {source}");
         }
     }
 

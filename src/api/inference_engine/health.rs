@@ -23,7 +23,7 @@ pub struct ObjectivesSpec {
     /// Fewest tokens a second of one stream after its first token, median of the proof's requests,
     /// for example 15.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.01, max = 100_000))]
+    #[schemars(range(min = 0, max = 100_000))]
     pub tokens_per_second: Option<f64>,
 
     /// Smallest share of right tool calls in the tool-calling suite, from 0 to 1, for example 0.9.
