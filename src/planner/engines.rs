@@ -293,7 +293,11 @@ fn stop_unwanted(
     spared: Option<InstanceId>,
     displaced: bool,
 ) {
-    let gateway_ready = matches!(ctx.observed.gateway, Service::Ready { .. });
+    // Also one that is ending: it drains.
+    let gateway = !matches!(
+        ctx.observed.gateway,
+        Service::Absent | Service::Failed { .. }
+    );
     for one in &ctx.observed.engines {
         if one.phase == Phase::Stopping || Some(one.id) == spared {
             continue;
@@ -304,7 +308,7 @@ fn stop_unwanted(
             continue;
         } else if displaced {
             // Its requests go elsewhere first.
-            if gateway_ready && ctx.primary() == Some(one.id) {
+            if gateway && ctx.primary() == Some(one.id) {
                 continue;
             }
             StopReason::MakeRoom

@@ -5,6 +5,7 @@ use super::artefacts::{self, Preparation, mib};
 use super::context::Context;
 use super::ledger::{self, Standing};
 use super::room;
+use super::services;
 use super::types::{Fit, LastGoodUse, Reason, Revision, RevisionId, Service};
 
 /// How the desired revision stands.
@@ -43,8 +44,9 @@ pub(super) fn choose(ctx: &mut Context<'_>) -> Outlook {
     let serving = ctx.incumbent().map(|one| one.revision.clone());
     let goal = match &desired {
         DesiredState::Runnable => Some(ctx.desired().clone()),
-        // The build takes the GPU's memory; the fallback answers meanwhile, or it is not built.
-        DesiredState::NeedsRoom if matches!(ctx.observed.fallback, Service::Ready { .. }) => None,
+        // The build takes the GPU's memory; the fallback answers meanwhile, or it is not built. Who
+        // wants no fallback accepts that nothing answers.
+        DesiredState::NeedsRoom if stand_in(ctx) => None,
         DesiredState::Preparing { .. } | DesiredState::NeedsRoom => {
             serving.or_else(|| last_good(ctx))
         }
@@ -53,6 +55,12 @@ pub(super) fn choose(ctx: &mut Context<'_>) -> Outlook {
         }
     };
     Outlook { desired, goal }
+}
+
+/// Whether the fallback answers, or cannot beside what runs.
+fn stand_in(ctx: &Context<'_>) -> bool {
+    let ready = matches!(ctx.observed.fallback, Service::Ready { .. });
+    ready || ctx.policy().fallback.is_none() || !services::may_raise(ctx)
 }
 
 fn desired_state(ctx: &mut Context<'_>) -> DesiredState {

@@ -45,13 +45,15 @@ fn soak(ctx: &mut Context<'_>, one: &Instance) {
     if !ctx.reached(since + soak) {
         return;
     }
-    // Without a soak time the proof alone is trusted.
-    if soak.is_zero()
-        || one
-            .health
-            .is_some_and(|health| good_at(health, since + soak))
-    {
+    let good = match one.health {
+        // Without a soak time the proof alone is trusted, unless a probe says otherwise already.
+        Some(health) if soak.is_zero() => is_unmarked(health),
+        Some(health) => good_at(health, since + soak),
+        None => soak.is_zero(),
+    };
+    if good {
         ctx.durable.last_good = Some(one.revision.clone());
+        ledger::conclude_start(ctx, &one.revision);
     }
 }
 
@@ -78,6 +80,8 @@ fn is_measured_good(one: &Instance) -> bool {
         }
     )
 }
+
+/// Whether no probe has failed since the last good one, which was made at `time` or later.
 
 /// Whether no probe has failed since the last good one, which was made at `time` or later.
 fn good_at(health: Health, time: Timestamp) -> bool {

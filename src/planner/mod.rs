@@ -79,7 +79,7 @@ fn run(mut ctx: Context<'_>) -> Plan {
     };
     artefacts::cancel_unwanted(&mut ctx, wanted);
     let stage = engines::stage(&mut ctx, outlook.goal.as_ref());
-    let role = services::role(&ctx, &stage);
+    let role = services::role(&ctx, &stage, &outlook.desired);
     services::fallback(&mut ctx, role);
     let progress = engines::drive(&mut ctx, &outlook, stage, role);
     route::route(&mut ctx, progress.primary, role);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::engines::Stage;
+use super::goal::DesiredState;
 use super::room::{self, Need};
 use super::types::{Action, Residency, Service, Timestamp};
 
@@ -29,7 +30,7 @@ pub(super) fn gateway(ctx: &mut Context<'_>) {
 }
 
 /// Decides the fallback's role from what the engine is up to.
-pub(super) fn role(ctx: &Context<'_>, stage: &Stage<'_>) -> Role {
+pub(super) fn role(ctx: &Context<'_>, stage: &Stage<'_>, desired: &DesiredState) -> Role {
     let Some(fallback) = ctx.policy().fallback else {
         return Role::Unwanted;
     };
@@ -62,7 +63,9 @@ pub(super) fn role(ctx: &Context<'_>, stage: &Stage<'_>) -> Role {
         return if stays { Role::Up } else { Role::Parked };
     }
     let serves = live.is_some_and(|one| ctx.primary() == Some(one.id));
-    if fallback.residency == Residency::Cold && serves {
+    // It has to answer when the engine makes room for a build.
+    let needed = *desired == DesiredState::NeedsRoom;
+    if fallback.residency == Residency::Cold && serves && !needed {
         return Role::Parked;
     }
     Role::Up

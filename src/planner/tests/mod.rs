@@ -1,5 +1,6 @@
 //! The planner driven through a simulated world, and path by path.
 
+mod events;
 mod laws;
 mod nature;
 mod paths;
