@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Listen;
+use super::process::{descriptors, exit_with_parent};
 use super::{Exit, fail};
 use crate::gateway::background::{self, Watch};
-use crate::gateway::keys::Keys;
 use crate::gateway::listener::{self, Limits};
 use crate::gateway::service::Access;
 use crate::gateway::state::Gateway;
+use crate::server::auth::ApiKeys;
+use crate::server::body::Reception;
+use crate::telemetry::{self, TelemetryArgs};
 
 /// Serve one endpoint in front of an engine and its fallback, failing over per request
 ///
@@ -35,91 +38,105 @@ pub(super) struct Args {
     #[arg(long)]
     routes: PathBuf,
 
-    /// File with the API keys that clients must present, one per line. Absent: no key is needed.
-    #[arg(long)]
-    api_keys: Option<PathBuf>,
+    /// Only answer requests that carry one of the keys in this file: one a line, `#` for comments.
+    #[arg(long, value_name = "FILE", env = "ENGINEWRIGHT_API_KEYS_FILE")]
+    api_keys_file: Option<PathBuf>,
 
-    /// Longest request body, in bytes.
-    #[arg(long, default_value_t = 16 << 20)]
-    max_body_bytes: usize,
+    /// Longest request body in bytes.
+    #[arg(long, default_value_t = 4 * 1024 * 1024, value_name = "BYTES")]
+    max_body: usize,
 
-    /// Most connections at a time.
-    #[arg(long, default_value_t = 1024)]
-    max_connections: usize,
-
-    /// Seconds that running answers have to end after SIGTERM.
-    #[arg(long, default_value_t = 30)]
+    /// On SIGTERM: how long running answers may take to end, in seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     grace: u64,
+
+    /// End at once when the process that started this one ends.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
 }
 
 impl Args {
     pub(super) fn run(self) -> Exit {
+        if self.exit_with_parent
+            && let Err(error) = exit_with_parent()
+        {
+            return fail(Exit::Environment, &format!("--exit-with-parent: {error}"));
+        }
         // One thread: there is little to do per token, and a second one would cost memory and
         // wake-ups on a board that has better use for both.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(self.serve()),
-            Err(error) => fail(Exit::Environment, &error),
-        }
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(Exit::Environment, &error),
+        };
+        let entered = runtime.enter();
+        let guard = match telemetry::init(&self.telemetry) {
+            Ok(guard) => guard,
+            Err(error) => return fail(Exit::BadInput, &error),
+        };
+        let exit = runtime.block_on(self.serve());
+        drop(guard);
+        drop(entered);
+        exit
     }
 
     async fn serve(self) -> Exit {
-        let Self {
-            listen,
-            routes,
-            api_keys,
-            max_body_bytes,
-            max_connections,
-            grace,
-        } = self;
-        let keys = match api_keys.map(|path| read_keys(&path)).transpose() {
+        let keys = match self.api_keys_file.as_deref().map(read_keys).transpose() {
             Ok(keys) => keys.unwrap_or_default(),
             Err(problem) => return fail(Exit::BadInput, &problem),
         };
-        let watch = Watch::new(routes.clone());
-        let table = match background::load(&routes) {
+        let watch = Watch::new(self.routes.clone());
+        let table = match background::load(&self.routes) {
             Ok(table) => table,
             Err(error) => return fail(Exit::BadInput, &error),
         };
-        let listener = match listen.open() {
-            Ok(listener) => listener,
-            Err(error) => return fail(Exit::Environment, &error),
-        };
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
+        let listener = match self.listen.open().map(TcpListener::from_std) {
+            Ok(Ok(listener)) => listener,
+            Ok(Err(error)) => return fail(Exit::Environment, &error),
             Err(error) => return fail(Exit::Environment, &error),
         };
         let (stop, reload) = match signals() {
             Ok(handles) => handles,
             Err(error) => return fail(Exit::Environment, &error),
         };
-        let gateway = Gateway::new(table);
-        if let Ok(address) = listener.local_addr() {
-            super::out(&format!("listening on http://{address}\n"));
+        let address = listener.local_addr();
+        let loopback = address
+            .as_ref()
+            .is_ok_and(|address| address.ip().is_loopback());
+        if let Ok(address) = address {
+            tracing::info!(%address, routes = %self.routes.display(), "listening");
         }
+        let gateway = Gateway::new(table);
         let background = tokio::spawn(background::run(Arc::clone(&gateway), Some(watch), reload));
         let access = Access {
+            local_hosts_only: loopback && self.api_keys_file.is_none(),
             keys,
-            max_body: max_body_bytes,
-            ..Access::default()
+            bodies: Reception {
+                max_bytes: self.max_body,
+                budget: Arc::new(Semaphore::new(self.max_body.max(64 << 20))),
+                ..Access::default().bodies
+            },
         };
-        let limits = Limits {
-            connections: max_connections,
-            grace: Duration::from_secs(grace),
+        let mut limits = Limits {
+            grace: Duration::from_secs(self.grace),
             ..Limits::default()
         };
+        limits.http.connections = limits.http.connections.min(descriptors() / 3).max(16);
         listener::serve(listener, gateway, access, limits, stop).await;
         background.abort();
         Exit::Ok
     }
 }
 
-fn read_keys(path: &std::path::Path) -> Result<Keys, String> {
+fn read_keys(path: &std::path::Path) -> Result<ApiKeys, String> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("--api-keys {}: {error}", path.display()))?;
-    Keys::parse(&text).map_err(|error| format!("--api-keys {}: {error}", path.display()))
+        .map_err(|error| format!("--api-keys-file {}: {error}", path.display()))?;
+    ApiKeys::parse(&text).map_err(|error| format!("--api-keys-file {}: {error}", path.display()))
 }
 
 /// SIGTERM and SIGINT stop, SIGHUP reloads.

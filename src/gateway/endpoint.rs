@@ -64,6 +64,8 @@ pub enum Endpoint {
     Generate(Api, Option<bool>),
     /// Says something about the models served.
     Models(Metadata),
+    /// `/`: for people, and for clients that look whether somebody is there.
+    Root,
     /// `/healthz`: the process lives.
     Health,
     /// `/readyz`: requests are answered.
@@ -115,6 +117,7 @@ impl Endpoint {
             "/api/ps" => (Self::Models(Metadata::Ps), "GET"),
             "/api/version" => (Self::Models(Metadata::Version), "GET"),
             "/v1/models" => (Self::Models(Metadata::List), "GET"),
+            "/" => (Self::Root, "GET"),
             "/healthz" => (Self::Health, "GET"),
             "/readyz" => (Self::Ready, "GET"),
             "/metrics" => (Self::Metrics, "GET"),

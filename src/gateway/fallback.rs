@@ -13,8 +13,10 @@ use super::chunk::{NotAChunk, reported_error};
 use super::emit::Piece;
 use super::prompt::PromptTemplate;
 use super::routes::Upstream;
-use super::wanted::{Input, Wanted};
-use crate::text::tools::{ToolChoice, ToolDelta, ToolParser};
+use super::wanted::Wanted;
+use crate::server::request::Chat;
+use crate::text::template::ChatMessage;
+use crate::text::tools::{ToolChoice, ToolDelta, ToolFormat, ToolParser};
 use crate::wire::openai::FinishReason;
 use crate::wire::{ApiError, ErrorKind, ollama};
 
@@ -52,38 +54,31 @@ pub fn call(
     if let Some(reason) = wanted.impossible() {
         return Err(unavailable(reason));
     }
-    let mut options = wanted.options.clone();
+    let mut options = wanted.options();
     options.num_ctx = upstream.context_tokens.map(i64::from);
-    if let Some(so_far) = so_far
-        && let Some(left) = so_far.tokens_left
-    {
+    if let Some(left) = so_far.and_then(|so_far| so_far.tokens_left) {
         options.num_predict = Some(i64::from(left));
     }
-    match (&wanted.input, template) {
-        (Input::Raw(prompt), _) => Ok(raw(wanted, upstream, options, prompt.clone(), so_far, None)),
-        (Input::Chat(messages), Some(template)) => {
+    let Some(chat) = wanted.chat() else {
+        let prompt = wanted.raw_prompt().cloned().unwrap_or_default();
+        return Ok(raw(wanted, upstream, options, prompt, so_far, None));
+    };
+    match template {
+        Some(template) => {
             let tools = if wanted.offers_tools() {
-                wanted.tools.as_slice()
+                chat.tools.as_slice()
             } else {
                 &[]
             };
-            let prompt = template.render(messages, tools, now)?;
-            Ok(raw(
-                wanted,
-                upstream,
-                options,
-                prompt,
-                so_far,
-                Some(template),
-            ))
+            let prompt = template.render(&chat.messages, tools, now)?;
+            let format = template.tool_format();
+            Ok(raw(wanted, upstream, options, prompt, so_far, Some(format)))
         }
-        (Input::Chat(_), None) if wanted.is_forced() => Err(unavailable(
+        None if wanted.is_forced() => Err(unavailable(
             "the fallback cannot be made to call a tool while the model's chat template is unknown",
         )),
-        (Input::Chat(_), None) if so_far.is_some() => {
-            Err(unavailable("the model's chat template is not known here"))
-        }
-        (Input::Chat(_), None) => Ok(templated(wanted, upstream, options)),
+        None if so_far.is_some() => Err(unavailable("the model's chat template is not known here")),
+        None => Ok(templated(wanted, chat, upstream, &options)),
     }
 }
 
@@ -94,15 +89,16 @@ fn unavailable(reason: &str) -> ApiError {
     )
 }
 
+/// `/api/generate` with a prompt as it stands.
 fn raw(
     wanted: &Wanted,
     upstream: &Upstream,
     options: ollama::Options,
     mut prompt: String,
     so_far: Option<SoFar<'_>>,
-    template: Option<&PromptTemplate>,
+    tools: Option<ToolFormat>,
 ) -> Call {
-    let mut tools = match template.and_then(PromptTemplate::tool_format) {
+    let mut tools = match tools {
         _ if wanted.is_forced() => Tools::Forced(String::new()),
         Some(format) if wanted.offers_tools() => Tools::Parsed(ToolParser::new(format)),
         _ => Tools::None,
@@ -117,69 +113,75 @@ fn raw(
     let format = if wanted.is_forced() {
         Some(call_schema(wanted))
     } else {
-        wanted.format.clone()
+        wanted.format()
     };
-    let body = ollama::GenerateRequest {
-        model: upstream.model.clone(),
-        prompt: Some(prompt),
-        raw: Some(true),
-        stream: Some(true),
-        format,
-        options: Some(options),
-        ..ollama::GenerateRequest::default()
+    let body = Generate {
+        request: ollama::GenerateRequest {
+            model: upstream.model.clone(),
+            prompt: Some(prompt),
+            raw: Some(true),
+            stream: Some(true),
+            format,
+            options: Some(options),
+            ..ollama::GenerateRequest::default()
+        },
+        truncate: false,
+        shift: false,
     };
     Call {
         path: "/api/generate",
         body: to_bytes(&body),
-        reader: Reader::new(tools),
+        reader: Reader::new(tools, wanted),
     }
 }
 
-fn templated(wanted: &Wanted, upstream: &Upstream, options: ollama::Options) -> Call {
-    let Input::Chat(messages) = &wanted.input else {
-        // Callers match on it.
-        return raw(wanted, upstream, options, String::new(), None, None);
-    };
-    let messages: Vec<Value> = messages
-        .iter()
-        .map(|message| {
-            let mut told = json!({
-                "role": message.role,
-                "content": message.content.as_deref().unwrap_or_default(),
-            });
-            if !message.tool_calls.is_empty() {
-                let calls = message.tool_calls.iter();
-                told["tool_calls"] = calls
-                    .map(|call| {
-                        json!({ "function": { "name": call.name, "arguments": call.arguments } })
-                    })
-                    .collect();
-            }
-            if let Some(name) = &message.name {
-                told["tool_name"] = name.as_str().into();
-            }
-            told
-        })
-        .collect();
+/// A request that fails when it does not fit into the context, instead of losing its beginning.
+#[derive(serde::Serialize)]
+struct Generate {
+    #[serde(flatten)]
+    request: ollama::GenerateRequest,
+    truncate: bool,
+    shift: bool,
+}
+
+/// `/api/chat`, rendered by Ollama's own template.
+fn templated(wanted: &Wanted, chat: &Chat, upstream: &Upstream, options: &ollama::Options) -> Call {
+    let messages: Vec<Value> = chat.messages.iter().map(told).collect();
     let mut body = json!({
         "model": upstream.model, "messages": messages, "stream": true,
-        "options": serde_json::to_value(options).unwrap_or_default(),
+        "options": options, "truncate": false, "shift": false,
     });
-    if let Some(format) = &wanted.format {
-        body["format"] = format.clone();
+    if let Some(format) = wanted.format() {
+        body["format"] = format;
     }
     if wanted.offers_tools() {
-        body["tools"] = wanted
-            .tools
-            .iter()
+        let tools = chat.tools.iter();
+        body["tools"] = tools
             .map(|tool| json!({ "type": "function", "function": tool }))
             .collect();
     }
     Call {
         path: "/api/chat",
         body: to_bytes(&body),
-        reader: Reader::new(Tools::None),
+        reader: Reader::new(Tools::None, wanted),
     }
+}
+
+fn told(message: &ChatMessage) -> Value {
+    let mut told = json!({
+        "role": message.role,
+        "content": message.content.as_deref().unwrap_or_default(),
+    });
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter();
+        told["tool_calls"] = calls
+            .map(|call| json!({ "function": { "name": call.name, "arguments": call.arguments } }))
+            .collect();
+    }
+    if let Some(name) = &message.name {
+        told["tool_name"] = name.as_str().into();
+    }
+    told
 }
 
 fn to_bytes<T: serde::Serialize>(body: &T) -> Bytes {
@@ -189,14 +191,12 @@ fn to_bytes<T: serde::Serialize>(body: &T) -> Bytes {
 
 /// The schema of one call of one of the tools that may be called.
 fn call_schema(wanted: &Wanted) -> Value {
-    let allowed = |name: &str| match &wanted.choice {
-        ToolChoice::Named(wanted) => wanted == name,
-        _ => true,
-    };
-    let mut calls: Vec<Value> = wanted
-        .tools
+    let (tools, choice) = wanted.chat().map_or((&[][..], &ToolChoice::None), |chat| {
+        (&chat.tools[..], &chat.tool_choice)
+    });
+    let mut calls: Vec<Value> = tools
         .iter()
-        .filter(|tool| allowed(&tool.name))
+        .filter(|tool| !matches!(choice, ToolChoice::Named(name) if *name != tool.name))
         .map(|tool| {
             json!({
                 "type": "object",
@@ -227,11 +227,17 @@ enum Tools {
 pub struct Reader {
     tools: Tools,
     calls: u32,
+    most_calls: u32,
 }
 
 impl Reader {
-    const fn new(tools: Tools) -> Self {
-        Self { tools, calls: 0 }
+    fn new(tools: Tools, wanted: &Wanted) -> Self {
+        let parallel = wanted.chat().is_none_or(|chat| chat.parallel_tool_calls);
+        Self {
+            tools,
+            calls: 0,
+            most_calls: if parallel { u32::MAX } else { 1 },
+        }
     }
 
     /// What one line says.
@@ -322,14 +328,20 @@ impl Reader {
     }
 
     fn deltas(&mut self, deltas: Vec<ToolDelta>) -> Vec<Piece> {
-        let pieces = deltas.into_iter().map(|delta| match delta {
-            ToolDelta::Content(text) => Piece::Text(text),
+        let most = self.most_calls;
+        let pieces = deltas.into_iter().filter_map(|delta| match delta {
+            ToolDelta::Content(text) => Some(Piece::Text(text)),
+            ToolDelta::CallStart { index, .. } | ToolDelta::CallArguments { index, .. }
+                if index >= most =>
+            {
+                None
+            }
             ToolDelta::CallStart { index, name } => {
                 self.calls = self.calls.max(index + 1);
-                Piece::CallStart { index, name }
+                Some(Piece::CallStart { index, name })
             }
             ToolDelta::CallArguments { index, fragment } => {
-                Piece::CallArguments { index, fragment }
+                Some(Piece::CallArguments { index, fragment })
             }
         });
         pieces.collect()
@@ -337,6 +349,9 @@ impl Reader {
 
     fn call(&mut self, name: String, arguments: String) -> Vec<Piece> {
         let index = self.calls;
+        if index >= self.most_calls {
+            return Vec::new();
+        }
         self.calls += 1;
         vec![
             Piece::CallStart { index, name },

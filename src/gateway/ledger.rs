@@ -169,7 +169,7 @@ impl Ledger {
         if let Some(promise) = wanted.promise_lost_by_continuing() {
             return Next::GiveUp(promise.to_owned());
         }
-        if wanted.needs_template() && !template {
+        if wanted.chat().is_some() && !template {
             return Next::GiveUp("the model's chat template is not known here".to_owned());
         }
         match wanted.max_tokens() {

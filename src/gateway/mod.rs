@@ -10,10 +10,11 @@
 //!
 //! Decisions are pure: [`endpoint`], [`ask`], [`wanted`], [`fallback`], [`chunk`], [`emit`],
 //! [`whole`], [`ledger`], [`mark`], [`verdict`], [`breaker`], [`routes`]. They open no connection and
-//! read no clock. The shell ([`client`], [`source`], [`relay`], [`service`], [`metadata`],
+//! read no clock. The shell ([`client`], [`source`], [`attempt`], [`relay`], [`service`], [`metadata`],
 //! [`background`], [`listener`]) moves bytes and carries verdicts out.
 
 pub mod ask;
+pub mod attempt;
 pub mod background;
 pub mod breaker;
 pub mod chunk;
@@ -22,7 +23,6 @@ pub mod emit;
 pub mod endpoint;
 pub mod failure;
 pub mod fallback;
-pub mod keys;
 pub mod ledger;
 pub mod listener;
 pub mod mark;
@@ -37,4 +37,3 @@ pub mod state;
 pub mod verdict;
 pub mod wanted;
 pub mod whole;
-pub mod write_deadline;

@@ -14,7 +14,7 @@ use crate::wire::{ApiError, ErrorKind};
 #[derive(Debug)]
 pub struct PromptTemplate {
     template: ChatTemplate,
-    tool_format: Option<ToolFormat>,
+    tool_format: ToolFormat,
 }
 
 /// Why there is no template.
@@ -57,12 +57,13 @@ impl PromptTemplate {
     pub fn new(source: &str, eos: &str) -> Result<Self, TemplateError> {
         Ok(Self {
             template: ChatTemplate::new(source, "", eos, &[])?,
-            tool_format: ToolFormat::detect(source),
+            // Models that were not trained to call tools are told to do it this way.
+            tool_format: ToolFormat::detect(source).unwrap_or(ToolFormat::Hermes),
         })
     }
 
     /// How the model calls tools.
-    pub const fn tool_format(&self) -> Option<ToolFormat> {
+    pub const fn tool_format(&self) -> ToolFormat {
         self.tool_format
     }
 
@@ -85,7 +86,10 @@ impl PromptTemplate {
         };
         match self.template.render(&input) {
             Ok(prompt) => Ok(prompt.text()),
-            Err(error) => Err(ApiError::new(ErrorKind::InvalidRequest, error.to_string())),
+            Err(TemplateError::Invalid(problem)) => {
+                Err(ApiError::new(ErrorKind::Unavailable, problem))
+            }
+            Err(error) => Err(ApiError::field("messages", error.to_string())),
         }
     }
 }

@@ -2,35 +2,29 @@
 //! fails, until the client has the whole answer or an honest error.
 //!
 //! What to do after a failure is decided by [`Ledger::after_failure`]; who may be asked, by the
-//! breakers. Here bytes are moved and verdicts carried out.
+//! breakers. Here verdicts are carried out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderValue, Response, header};
 use tokio::time::Instant;
 
 use super::ask::Ask;
-use super::chunk::{Frame, reported_error};
-use super::client::UpstreamBody;
-use super::emit::{Emitter, Identity};
-use super::endpoint::Api;
+use super::attempt::{Errand, GoOn, Opened, Trouble, overflow, send};
+use super::chunk::Frame;
 use super::failure::Failure;
-use super::fallback::{self, SoFar};
 use super::ledger::{Ledger, Next};
 use super::mark::Resumed;
-use super::routes::UpstreamKind;
-use super::source::{Dialect, Patience, Source, since_epoch};
-use super::state::{Gateway, Lease, Line, Snapshot, Target};
-use super::verdict::{self, Verdict};
+use super::source::{Source, since_epoch};
+use super::state::{Gateway, Lease, Snapshot, Target};
 use super::wanted::Wanted;
 use super::whole::Whole;
 use crate::wire::openai::FinishReason;
-use crate::wire::{ApiError, ErrorKind, JSON_CONTENT_TYPE, REQUEST_ID_HEADER};
+use crate::wire::{ApiError, ErrorKind, JSON_CONTENT_TYPE};
 
-/// Longest body of a refusal that is passed on.
-const REFUSAL_BYTES: usize = 1 << 20;
+const SHUTTING_DOWN: &str = "the gateway is shutting down";
 
 /// A request being answered.
 #[derive(Debug)]
@@ -55,21 +49,13 @@ struct Attempt {
     source: Source,
 }
 
-/// What an upstream said to a request.
-enum Opened {
-    /// It generates.
-    Source(Source),
-    /// It refuses, rightly: the client is told.
-    Refusal(Response<Bytes>),
-}
-
 /// The beginning of an answer.
 #[derive(Debug)]
 pub enum Begun {
     /// The first events; more come from [`Relay::next`].
     Stream(Vec<Frame>),
-    /// A refusal to be passed on, with the back end that refused.
-    Refusal(Response<Bytes>),
+    /// A whole answer: a refusal, or what needs no generation.
+    Answer(Response<Bytes>),
 }
 
 impl Relay {
@@ -108,10 +94,14 @@ impl Relay {
         loop {
             let (target, lease) = self.admit()?;
             match self.open(target, None).await {
-                Ok(Opened::Refusal(response)) => {
+                Ok(Opened::Answer(response)) => {
                     lease.succeeded();
-                    self.outcome = Some("refused");
-                    return Ok(Begun::Refusal(response));
+                    self.outcome = Some(if response.status().is_success() {
+                        "ok"
+                    } else {
+                        "refused"
+                    });
+                    return Ok(Begun::Answer(response));
                 }
                 Ok(Opened::Source(source)) => {
                     self.current = Some(Attempt {
@@ -119,15 +109,12 @@ impl Relay {
                         lease,
                         source,
                     });
-                    if let Some(held) = self.first_frames().await {
+                    if let Some(held) = self.first_frames().await? {
                         return Ok(Begun::Stream(held));
                     }
                 }
                 Err(Trouble::Upstream(failure)) => self.note(target, lease, &failure),
-                Err(Trouble::Request(error)) => {
-                    self.outcome = Some(outcome_of(&error));
-                    return Err(error);
-                }
+                Err(Trouble::Request(error)) => return Err(self.refuse(error)),
             }
         }
     }
@@ -140,13 +127,22 @@ impl Relay {
     pub async fn whole(&mut self) -> Result<Response<Bytes>, ApiError> {
         loop {
             let held = match self.begin().await? {
-                Begun::Refusal(response) => return Ok(response),
+                Begun::Answer(response) => return Ok(response),
                 Begun::Stream(held) => held,
             };
             let mut whole = Whole::default();
             held.into_iter().for_each(|frame| whole.add(frame));
+            let cut = self.gateway.cut.clone();
             while !self.ledger.closed {
-                match self.read().await {
+                let read = tokio::select! {
+                    biased;
+                    read = self.read() => read,
+                    () = cut.cancelled() => {
+                        let error = ApiError::new(ErrorKind::Unavailable, SHUTTING_DOWN);
+                        return Err(self.refuse(error.retry_after(Duration::from_secs(1))));
+                    }
+                };
+                match read {
                     Ok(frame) => whole.add(frame),
                     Err(failure) => {
                         self.give_up_current(&failure);
@@ -180,9 +176,7 @@ impl Relay {
         let read = tokio::select! {
             biased;
             read = self.read() => read,
-            () = cut.cancelled() => {
-                return Some(self.break_off("the gateway is shutting down"));
-            }
+            () = cut.cancelled() => return Some(self.break_off(SHUTTING_DOWN)),
         };
         match read {
             Ok(frame) => Some(self.encode(&frame)),
@@ -204,11 +198,14 @@ impl Relay {
 
     /// The stream broke after its first token.
     async fn go_on(&mut self, reason: &str) -> Bytes {
-        let wanted = Wanted::read(&self.ask).map_err(|error| error.message);
         let template = self.snapshot.template.is_some();
-        let next = self
-            .ledger
-            .after_failure(wanted.as_ref().map_err(String::as_str), template);
+        let next = match Wanted::read(&self.ask) {
+            Ok(Some(wanted)) => self.ledger.after_failure(Ok(&wanted), template),
+            Ok(None) => self
+                .ledger
+                .after_failure(Err("there was nothing to answer"), template),
+            Err(error) => self.ledger.after_failure(Err(&error.message), template),
+        };
         match next {
             Next::Close => self.close(FinishReason::Stop),
             Next::CloseAtLimit => self.close(FinishReason::Length),
@@ -218,35 +215,65 @@ impl Relay {
         }
     }
 
-    async fn continue_elsewhere(&mut self, tokens_left: Option<Option<u32>>) -> Bytes {
+    async fn continue_elsewhere(&mut self, go_on: GoOn) -> Bytes {
+        let cut = self.gateway.cut.clone();
         loop {
             let (target, lease) = match self.admit() {
                 Ok(admitted) => admitted,
                 Err(error) => return self.break_off(&error.message),
             };
-            match self.open(target, tokens_left).await {
-                Ok(Opened::Refusal(response)) => {
+            let opened = tokio::select! {
+                biased;
+                opened = self.open_and_read(target, go_on) => opened,
+                () = cut.cancelled() => return self.break_off(SHUTTING_DOWN),
+            };
+            match opened {
+                Ok(Ok((source, frame))) => return self.resume(target, lease, source, &frame),
+                Ok(Err(response)) => {
                     lease.succeeded();
                     let status = response.status();
                     let why = format!("{} refused to go on ({status})", self.backend());
                     return self.break_off(&why);
                 }
-                Ok(Opened::Source(mut source)) => {
-                    let first = tokio::select! {
-                        biased;
-                        first = source.next() => first,
-                        () = self.gateway.cut.cancelled() => {
-                            return self.break_off("the gateway is shutting down");
-                        }
-                    };
-                    match first {
-                        Ok(frame) => return self.resume(target, lease, source, &frame),
-                        Err(failure) => self.note(target, lease, &failure),
-                    }
-                }
                 Err(Trouble::Upstream(failure)) => self.note(target, lease, &failure),
                 Err(Trouble::Request(error)) => return self.break_off(&error.message),
             }
+        }
+    }
+
+    /// A source and its first event, or the answer that there will be none.
+    async fn open_and_read(
+        &mut self,
+        target: Target,
+        go_on: GoOn,
+    ) -> Result<Result<(Source, Frame), Response<Bytes>>, Trouble> {
+        match self.open(target, go_on).await? {
+            Opened::Answer(response) => Ok(Err(response)),
+            Opened::Source(mut source) => {
+                let frame = source.next().await.map_err(Trouble::Upstream)?;
+                Ok(Ok((source, frame)))
+            }
+        }
+    }
+
+    async fn open(&mut self, target: Target, go_on: GoOn) -> Result<Opened, Trouble> {
+        let ready = self
+            .errand()
+            .prepare(target, go_on)
+            .map_err(|trouble| match trouble {
+                Trouble::Request(error) => Trouble::Request(self.with_problems(error)),
+                upstream @ Trouble::Upstream(_) => upstream,
+            })?;
+        let snapshot = Arc::clone(&self.snapshot);
+        send(&snapshot, target, self.ask.api, ready).await
+    }
+
+    fn errand(&self) -> Errand<'_> {
+        Errand {
+            snapshot: &self.snapshot,
+            ask: &self.ask,
+            ledger: &self.ledger,
+            request_id: &self.request_id,
         }
     }
 
@@ -257,9 +284,8 @@ impl Relay {
             reason: self.problems.last().cloned().unwrap_or_default(),
         };
         tracing::info!(
-            backend = resumed.backend,
-            after = resumed.after_characters,
-            reason = resumed.reason,
+            request_id = ?self.request_id, backend = resumed.backend,
+            after = resumed.after_characters, reason = resumed.reason,
             "an answer goes on elsewhere"
         );
         let mut bytes = Vec::from(resumed.comment(self.ask.api));
@@ -278,7 +304,7 @@ impl Relay {
 
     /// Ends a stream of which every token was sent.
     fn close(&mut self, reason: FinishReason) -> Bytes {
-        let mut emitter = self.emitter();
+        let mut emitter = self.errand().emitter();
         let mut bytes = Vec::new();
         for frame in emitter.close(&self.ledger, reason, since_epoch()) {
             bytes.extend_from_slice(&self.encode(&frame));
@@ -291,7 +317,7 @@ impl Relay {
     fn break_off(&mut self, why: &str) -> Bytes {
         self.current = None;
         self.outcome = Some("broken");
-        tracing::warn!(request = ?self.request_id, why, "an answer was broken off");
+        tracing::warn!(request_id = ?self.request_id, why, "an answer was broken off");
         ApiError::new(
             ErrorKind::Interrupted,
             format!("the answer could not be completed: {why}"),
@@ -299,15 +325,19 @@ impl Relay {
         .to_stream_event(self.ask.api.protocol())
     }
 
-    async fn first_frames(&mut self) -> Option<Vec<Frame>> {
+    /// The events up to the first token; `None`: the source failed before.
+    async fn first_frames(&mut self) -> Result<Option<Vec<Frame>>, ApiError> {
         let mut held = Vec::new();
         loop {
             match self.read().await {
                 Ok(frame) => held.push(frame),
                 Err(failure) => {
+                    if let Some(error) = overflow(&failure) {
+                        return Err(self.refuse(error));
+                    }
                     self.give_up_current(&failure);
                     self.ledger = Ledger::default();
-                    return None;
+                    return Ok(None);
                 }
             }
             if self.ledger.has_output() || self.ledger.closed {
@@ -318,7 +348,7 @@ impl Relay {
                         .metrics
                         .first_token(attempt.target.name(), after);
                 }
-                return Some(held);
+                return Ok(Some(held));
             }
         }
     }
@@ -357,10 +387,18 @@ impl Relay {
         self.gateway.metrics.failed(target.name(), failure.class());
         let backend = self.backend().to_owned();
         tracing::warn!(
-            request = ?self.request_id, upstream = target.name(), backend,
+            request_id = ?self.request_id, upstream = target.name(), backend,
             class = failure.class(), %failure, "an upstream failed a request"
         );
         self.problems.push(format!("{backend}: {failure}"));
+    }
+
+    fn refuse(&mut self, error: ApiError) -> ApiError {
+        self.outcome = Some(match error.kind {
+            ErrorKind::Unavailable => "unavailable",
+            _ => "refused",
+        });
+        error
     }
 
     /// The next upstream that may be asked.
@@ -370,10 +408,7 @@ impl Relay {
             if self.tried.contains(&target) {
                 continue;
             }
-            let other = match target {
-                Target::Primary => Target::Fallback,
-                Target::Fallback => Target::Primary,
-            };
+            let other = target.other();
             let alternative = !self.tried.contains(&other) && self.snapshot.line(other).is_some();
             match self.gateway.admit(&self.snapshot, target, alternative) {
                 None => {}
@@ -386,8 +421,8 @@ impl Relay {
                 }
             }
         }
-        self.outcome = Some("unavailable");
-        Err(self.unavailable(retry_in))
+        let error = self.unavailable(retry_in);
+        Err(self.refuse(error))
     }
 
     fn unavailable(&self, retry_in: Option<u64>) -> ApiError {
@@ -398,100 +433,12 @@ impl Relay {
         } else {
             "none is configured yet".to_owned()
         };
-        let after = std::time::Duration::from_millis(retry_in.unwrap_or(1_000));
+        let after = Duration::from_millis(retry_in.unwrap_or(1_000));
         ApiError::new(
             ErrorKind::Unavailable,
             format!("no back end can answer: {why}"),
         )
         .retry_after(after)
-    }
-
-    fn emitter(&self) -> Emitter {
-        let stamp = since_epoch();
-        let prefix = match self.ask.api {
-            Api::Completion => "cmpl",
-            _ => "chatcmpl",
-        };
-        let identity = Identity {
-            id: format!(
-                "{prefix}-{}",
-                self.request_id.to_str().unwrap_or("0").replace('-', "")
-            ),
-            created: stamp.as_secs(),
-            model: self.snapshot.table.served_name.clone(),
-        };
-        let usage = self.ask.include_usage || !self.ask.stream;
-        Emitter::new(self.ask.api, identity, usage, &self.ledger)
-    }
-
-    /// Sends the request, or its continuation.
-    async fn open(
-        &mut self,
-        target: Target,
-        go_on: Option<Option<u32>>,
-    ) -> Result<Opened, Trouble> {
-        let Some(line) = self.snapshot.line(target) else {
-            return Err(Trouble::Upstream(Failure::Connect(
-                "it is not configured".into(),
-            )));
-        };
-        let (path, body, dialect) = self.request(line, go_on)?;
-        let timeouts = &self.snapshot.table.timeouts;
-        let is_fallback = target == Target::Fallback;
-        let patience = Patience {
-            first_token: timeouts.first_token(is_fallback),
-            stall: timeouts.stall(is_fallback),
-        };
-        let sent = Instant::now();
-        let request = self.http_request(line, path, body)?;
-        let response = tokio::time::timeout_at(
-            sent + patience.first_token,
-            self.snapshot.client.send(request),
-        )
-        .await
-        .map_err(|_| Trouble::Upstream(Failure::FirstToken(patience.first_token)))?
-        .map_err(|error| Trouble::Upstream(error.into()))?;
-        if response.status() == StatusCode::OK {
-            let body = response.into_body();
-            return Ok(Opened::Source(Source::new(body, dialect, patience, sent)));
-        }
-        refusal(
-            self.ask.api,
-            response,
-            line,
-            &dialect,
-            sent + patience.first_token,
-        )
-        .await
-    }
-
-    fn request(
-        &self,
-        line: &Line,
-        go_on: Option<Option<u32>>,
-    ) -> Result<(&'static str, Bytes, Dialect), Trouble> {
-        let upstream = &line.upstream;
-        let served = &self.snapshot.table.served_name;
-        if upstream.kind == UpstreamKind::Enginewright && go_on.is_none() {
-            let rename = (*served != upstream.model).then(|| served.clone());
-            let dialect = Dialect::Same {
-                api: self.ask.api,
-                rename,
-            };
-            let body = self.ask.for_same_api(&upstream.model);
-            return Ok((self.ask.api.streaming_path(), body, dialect));
-        }
-        let wanted = Wanted::read(&self.ask).map_err(Trouble::Request)?;
-        let so_far = go_on.map(|tokens_left| SoFar {
-            text: &self.ledger.text,
-            tokens_left,
-        });
-        let template = self.snapshot.template.as_deref();
-        let now = i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
-        let call = fallback::call(&wanted, upstream, template, so_far, now)
-            .map_err(|error| Trouble::Request(self.with_problems(error)))?;
-        let dialect = Dialect::Translated(Box::new(call.reader), Box::new(self.emitter()));
-        Ok((call.path, call.body, dialect))
     }
 
     fn with_problems(&self, error: ApiError) -> ApiError {
@@ -502,83 +449,7 @@ impl Relay {
         if !self.problems.is_empty() {
             message = format!("{message} ({})", self.problems.join("; "));
         }
-        ApiError { message, ..error }.retry_after(std::time::Duration::from_secs(5))
-    }
-
-    fn http_request(
-        &self,
-        line: &Line,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, Trouble> {
-        let mut request = Request::post(line.upstream.at(path))
-            .header(header::CONTENT_TYPE, JSON_CONTENT_TYPE)
-            .header(REQUEST_ID_HEADER, &self.request_id);
-        if let Some(key) = &line.authorization {
-            request = request.header(header::AUTHORIZATION, key);
-        }
-        request
-            .body(Full::new(body))
-            .map_err(|error| Trouble::Upstream(Failure::Connect(error.to_string())))
-    }
-}
-
-/// An answer other than 200: the upstream's failure, or the client's mistake.
-async fn refusal(
-    api: Api,
-    response: Response<UpstreamBody>,
-    line: &Line,
-    dialect: &Dialect,
-    deadline: Instant,
-) -> Result<Opened, Trouble> {
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, REFUSAL_BYTES).collect();
-    let body = match tokio::time::timeout_at(deadline, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        _ => Bytes::new(),
-    };
-    let told = reported_error(&String::from_utf8_lossy(&body));
-    let ollama = line.upstream.kind == UpstreamKind::Ollama;
-    match verdict::of_status(head.status, ollama, told.as_deref()) {
-        Verdict::Failure => {
-            let words = told
-                .map(|message| format!(": {message}"))
-                .unwrap_or_default();
-            Err(Trouble::Upstream(Failure::Status(
-                head.status.as_u16(),
-                words,
-            )))
-        }
-        Verdict::PassOn if matches!(dialect, Dialect::Same { .. }) => {
-            let mut answer = Response::new(body);
-            *answer.status_mut() = head.status;
-            for name in [header::CONTENT_TYPE, header::RETRY_AFTER] {
-                if let Some(value) = head.headers.get(&name) {
-                    answer.headers_mut().insert(name, value.clone());
-                }
-            }
-            Ok(Opened::Refusal(answer))
-        }
-        Verdict::PassOn => {
-            let message = told.unwrap_or_else(|| format!("refused with {}", head.status));
-            let error = verdict::translated(head.status, message);
-            Ok(Opened::Refusal(error.to_response(api.protocol())))
-        }
-    }
-}
-
-/// Why a request was not opened.
-enum Trouble {
-    /// The upstream's fault: the next one is asked.
-    Upstream(Failure),
-    /// The request's: it cannot be put to this upstream.
-    Request(ApiError),
-}
-
-const fn outcome_of(error: &ApiError) -> &'static str {
-    match error.kind {
-        ErrorKind::Unavailable => "unavailable",
-        _ => "refused",
+        ApiError { message, ..error }.retry_after(Duration::from_secs(5))
     }
 }
 

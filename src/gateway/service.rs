@@ -3,95 +3,137 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
 use bytes::Bytes;
 use futures::stream;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Body, Frame as BodyFrame, Incoming};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::ask::Ask;
 use super::breaker::BreakerState;
 use super::endpoint::{Api, Endpoint};
-use super::keys::Keys;
 use super::metadata;
 use super::relay::{Begun, Relay};
 use super::state::{Gateway, Target};
+use crate::server::auth::ApiKeys;
+use crate::server::body::{Reception, receive_within};
+use crate::server::edge::local_only;
 use crate::wire::{
     ApiError, BACKEND_HEADER, ErrorKind, JSON_CONTENT_TYPE, NDJSON_CONTENT_TYPE, Protocol,
     REQUEST_ID_HEADER, SSE_CONTENT_TYPE,
 };
 
-/// A body on its way to a client.
-pub type ClientBody = UnsyncBoxBody<Bytes, Infallible>;
-
 /// What is allowed, and to whom.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// Keys.
-    pub keys: Keys,
-    /// Longest body in bytes.
-    pub max_body: usize,
-    /// How long a client may take to send its body.
-    pub body_time: Duration,
+    pub keys: ApiKeys,
+    /// Refuse what does not name this machine as its host: without keys on loopback, a web page in
+    /// a browser here could ask otherwise.
+    pub local_hosts_only: bool,
+    /// Limits of request bodies.
+    pub bodies: Reception,
 }
 
 impl Default for Access {
     fn default() -> Self {
         Self {
-            keys: Keys::default(),
-            max_body: 16 << 20,
-            body_time: Duration::from_secs(30),
+            keys: ApiKeys::default(),
+            local_hosts_only: false,
+            bodies: Reception {
+                max_bytes: 4 << 20,
+                timeout: Duration::from_secs(30),
+                budget: Arc::new(Semaphore::new(64 << 20)),
+            },
         }
     }
 }
 
-/// Answers one request.
-pub async fn answer(
-    gateway: Arc<Gateway>,
-    access: Arc<Access>,
-    request: Request<Incoming>,
-) -> Response<ClientBody> {
+type Shared = (Arc<Gateway>, Arc<Access>);
+
+/// The service. Paths are told apart in [`Endpoint`], not by the router, so that nothing is open
+/// that is not named there.
+pub fn router(gateway: Arc<Gateway>, access: Arc<Access>) -> Router {
+    Router::new().fallback(answer).with_state((gateway, access))
+}
+
+async fn answer(State((gateway, access)): State<Shared>, request: Request) -> Response {
+    let began = Instant::now();
     let id = request_id(&request);
-    let protocol = Protocol::of_path(request.uri().path());
-    let endpoint = Endpoint::of(request.method(), request.uri().path());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let protocol = Protocol::of_path(&path);
+    let endpoint = Endpoint::of(&method, &path);
     let open = matches!(endpoint, Endpoint::Health | Endpoint::Ready);
-    let mut response = if open || access.keys.admit(request.headers()) {
-        match route(&gateway, &access, endpoint, request, id.clone()).await {
-            Ok(response) => response,
-            Err(error) => {
-                if let Some(diagnostic) = &error.diagnostic {
-                    tracing::warn!(request = ?id, diagnostic, "a request was refused");
-                }
-                full(error.to_response(protocol))
-            }
-        }
-    } else {
-        let error = ApiError::new(ErrorKind::Unauthorized, "a valid API key is required");
-        full(error.to_response(protocol))
+    let answered = match admit(&access, &request, open) {
+        Ok(()) => route(gateway, &access, endpoint, request, id.clone()).await,
+        Err(error) => Err(error),
     };
+    let mut response = answered.unwrap_or_else(|error| {
+        let mut response = full(error.to_response(protocol));
+        if matches!(error.kind, ErrorKind::TooLarge | ErrorKind::RequestTimeout) {
+            // The rest of the body is still on its way: the connection cannot be used again.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    });
     let headers = response.headers_mut();
-    headers.insert(HeaderName::from_static(REQUEST_ID_HEADER), id);
+    headers.insert(HeaderName::from_static(REQUEST_ID_HEADER), id.clone());
     let backend = HeaderName::from_static(BACKEND_HEADER);
-    headers
+    let backend = headers
         .entry(backend)
-        .or_insert(HeaderValue::from_static("None"));
+        .or_insert(HeaderValue::from_static("None"))
+        .clone();
+    if !open {
+        tracing::info!(
+            request_id = id.to_str().unwrap_or_default(), %method,
+            path = path.chars().take(80).collect::<String>(),
+            status = response.status().as_u16(),
+            backend = backend.to_str().unwrap_or_default(),
+            milliseconds = began.elapsed().as_secs_f64() * 1e3,
+            "request"
+        );
+    }
     response
 }
 
+fn admit(access: &Access, request: &Request, open: bool) -> Result<(), ApiError> {
+    if request.headers().contains_key(header::CONTENT_LENGTH)
+        && request.headers().contains_key(header::TRANSFER_ENCODING)
+    {
+        let message = "content-length and transfer-encoding together are ambiguous";
+        return Err(ApiError::new(ErrorKind::InvalidRequest, message));
+    }
+    if access.local_hosts_only {
+        local_only(request)?;
+    }
+    if open || access.keys.admit(request.headers()) {
+        return Ok(());
+    }
+    let message = "a valid API key is needed: Authorization: Bearer <key>";
+    Err(ApiError::new(ErrorKind::Unauthorized, message))
+}
+
 async fn route(
-    gateway: &Arc<Gateway>,
+    gateway: Arc<Gateway>,
     access: &Access,
     endpoint: Endpoint,
-    request: Request<Incoming>,
+    request: Request,
     id: HeaderValue,
-) -> Result<Response<ClientBody>, ApiError> {
+) -> Result<Response, ApiError> {
     match endpoint {
+        Endpoint::Root => Ok(full(http::Response::new(
+            "enginewright is running\n".into(),
+        ))),
         Endpoint::Health => Ok(json_response(StatusCode::OK, &json!({ "status": "ok" }))),
-        Endpoint::Ready => Ok(ready(gateway)),
-        Endpoint::Metrics => Ok(exposition(gateway)),
+        Endpoint::Ready => Ok(ready(&gateway)),
+        Endpoint::Metrics => Ok(exposition(&gateway)),
         Endpoint::Management => Err(ApiError::new(
             ErrorKind::Forbidden,
             "models are not managed through this endpoint; change the InferenceEngine resource",
@@ -109,7 +151,7 @@ async fn route(
             Ok(response)
         }
         Endpoint::Models(question) => {
-            metadata::answer(gateway, &question)
+            metadata::answer(&gateway, &question)
                 .await
                 .map(|(response, backend)| {
                     let mut response = full(response);
@@ -118,46 +160,36 @@ async fn route(
                 })
         }
         Endpoint::Generate(api, stream) => {
-            let body = read_body(access, request).await?;
-            let served_name = &gateway.snapshot().table.served_name;
-            let ask = Ask::read(api, stream, body, served_name)?;
-            generate(Arc::clone(gateway), ask, id).await
+            let body = receive_within(&access.bodies, request).await?;
+            let snapshot = gateway.snapshot();
+            let served_name = &snapshot.table.served_name;
+            let ask = Ask::read(api, stream, body.bytes.clone(), served_name)?;
+            generate(gateway, ask, id).await
         }
     }
 }
 
-async fn generate(
-    gateway: Arc<Gateway>,
-    ask: Ask,
-    id: HeaderValue,
-) -> Result<Response<ClientBody>, ApiError> {
+async fn generate(gateway: Arc<Gateway>, ask: Ask, id: HeaderValue) -> Result<Response, ApiError> {
     let (api, stream) = (ask.api, ask.stream);
     let mut relay = Relay::new(gateway, ask, id);
-    let mut response = if stream {
-        match relay.begin().await? {
-            Begun::Refusal(refusal) => {
-                let backend = relay.backend().to_owned();
-                let mut response = full(refusal);
-                name_backend(&mut response, &backend);
-                return Ok(response);
-            }
-            Begun::Stream(held) => {
-                let backend = relay.backend().to_owned();
-                let mut response = streaming(api, relay, &held);
-                name_backend(&mut response, &backend);
-                return Ok(response);
-            }
-        }
-    } else {
-        full(relay.whole().await?)
+    if !stream {
+        let mut response = full(relay.whole().await?);
+        name_backend(&mut response, relay.backend());
+        return Ok(response);
+    }
+    let begun = relay.begin().await?;
+    let backend = relay.backend().to_owned();
+    let mut response = match begun {
+        Begun::Answer(answer) => full(answer),
+        Begun::Stream(held) => streaming(api, relay, &held),
     };
-    name_backend(&mut response, relay.backend());
+    name_backend(&mut response, &backend);
     Ok(response)
 }
 
 /// A body that is pulled by the connection: no task, no queue; when the client goes away the body
 /// is dropped, and with it the connection to the upstream.
-fn streaming(api: Api, relay: Relay, held: &[super::chunk::Frame]) -> Response<ClientBody> {
+fn streaming(api: Api, relay: Relay, held: &[super::chunk::Frame]) -> Response {
     let first: Bytes = held
         .iter()
         .flat_map(|frame| relay.encode(frame))
@@ -168,9 +200,9 @@ fn streaming(api: Api, relay: Relay, held: &[super::chunk::Frame]) -> Response<C
             Some(bytes) => bytes,
             None => relay.next().await?,
         };
-        Some((Ok::<_, Infallible>(BodyFrame::data(bytes)), (None, relay)))
+        Some((Ok::<_, Infallible>(bytes), (None, relay)))
     });
-    let mut response = Response::new(StreamBody::new(body).boxed_unsync());
+    let mut response = Response::new(Body::from_stream(body));
     let kind = if api.is_sse() {
         SSE_CONTENT_TYPE
     } else {
@@ -182,33 +214,7 @@ fn streaming(api: Api, relay: Relay, held: &[super::chunk::Frame]) -> Response<C
     response
 }
 
-async fn read_body(access: &Access, request: Request<Incoming>) -> Result<Bytes, ApiError> {
-    let limit = access.max_body;
-    let too_large = || {
-        ApiError::new(
-            ErrorKind::TooLarge,
-            format!("the body is longer than {limit} bytes"),
-        )
-    };
-    if request.body().size_hint().lower() > limit as u64 {
-        return Err(too_large());
-    }
-    let read = Limited::new(request.into_body(), limit).collect();
-    match tokio::time::timeout(access.body_time, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(ApiError::new(
-            ErrorKind::InvalidRequest,
-            format!("the body broke off: {error}"),
-        )),
-        Err(_) => Err(ApiError::new(
-            ErrorKind::RequestTimeout,
-            "the body did not come in time",
-        )),
-    }
-}
-
-fn ready(gateway: &Gateway) -> Response<ClientBody> {
+fn ready(gateway: &Gateway) -> Response {
     let snapshot = gateway.snapshot();
     let state = |target| {
         let line = snapshot.line(target)?;
@@ -238,7 +244,7 @@ fn ready(gateway: &Gateway) -> Response<ClientBody> {
     )
 }
 
-fn exposition(gateway: &Gateway) -> Response<ClientBody> {
+fn exposition(gateway: &Gateway) -> Response {
     let snapshot = gateway.snapshot();
     for target in [Target::Primary, Target::Fallback] {
         let level = match gateway.breaker_state(&snapshot, target) {
@@ -248,7 +254,7 @@ fn exposition(gateway: &Gateway) -> Response<ClientBody> {
         };
         gateway.metrics.breaker(target.name(), level);
     }
-    let mut response = full(Response::new(Bytes::from(gateway.metrics.text())));
+    let mut response = full(http::Response::new(Bytes::from(gateway.metrics.text())));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     response
         .headers_mut()
@@ -256,19 +262,19 @@ fn exposition(gateway: &Gateway) -> Response<ClientBody> {
     response
 }
 
-fn json_response(status: StatusCode, value: &serde_json::Value) -> Response<ClientBody> {
-    let mut response = full(Response::new(Bytes::from(value.to_string())));
+fn json_response(status: StatusCode, value: &serde_json::Value) -> Response {
+    let mut response = full(http::Response::new(Bytes::from(value.to_string())));
     *response.status_mut() = status;
     let json = HeaderValue::from_static(JSON_CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 
-fn full(response: Response<Bytes>) -> Response<ClientBody> {
-    response.map(|bytes| Full::new(bytes).boxed_unsync())
+fn full(response: http::Response<Bytes>) -> Response {
+    response.map(Body::from)
 }
 
-fn name_backend(response: &mut Response<ClientBody>, backend: &str) {
+fn name_backend(response: &mut Response, backend: &str) {
     if let Ok(value) = HeaderValue::from_str(backend) {
         response
             .headers_mut()
@@ -277,7 +283,7 @@ fn name_backend(response: &mut Response<ClientBody>, backend: &str) {
 }
 
 /// The client's own id where it is short and plain, else a new one.
-fn request_id<B>(request: &Request<B>) -> HeaderValue {
+fn request_id(request: &Request) -> HeaderValue {
     let own = request.headers().get(REQUEST_ID_HEADER).filter(|value| {
         (1..=128).contains(&value.len())
             && value

@@ -60,6 +60,14 @@ enum Lines {
 }
 
 impl Lines {
+    /// What is left when the bytes end in order.
+    fn rest(&mut self) -> Option<String> {
+        match self {
+            Self::Sse(_) => None,
+            Self::Ndjson(decoder) => std::mem::take(decoder).finish().ok().flatten(),
+        }
+    }
+
     fn push(&mut self, bytes: &[u8]) -> Result<Vec<String>, StreamError> {
         match self {
             Self::Sse(decoder) => {
@@ -115,7 +123,14 @@ impl Source {
             let bytes = match tokio::time::timeout_at(self.deadline, self.body.frame()).await {
                 Err(_) if self.output => return Err(Failure::Stall(self.patience.stall)),
                 Err(_) => return Err(Failure::FirstToken(self.patience.first_token)),
-                Ok(None) => return Err(Failure::Cut("it was closed".into())),
+                Ok(None) => match self.lines.rest() {
+                    // A last line may come without its line feed.
+                    Some(line) => {
+                        self.failed = self.line(line).err();
+                        continue;
+                    }
+                    None => return Err(Failure::Cut("it was closed".into())),
+                },
                 Ok(Some(Err(error))) => return Err(Failure::Cut(error.to_string())),
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };

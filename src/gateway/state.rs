@@ -24,6 +24,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Primary => Self::Fallback,
+            Self::Fallback => Self::Primary,
+        }
+    }
+
     /// Stable label.
     pub const fn name(self) -> &'static str {
         match self {

@@ -26,6 +26,8 @@ pub fn of_status(status: StatusCode, ollama: bool, message: Option<&str>) -> Ver
         {
             Verdict::PassOn
         }
+        // Whatever the status: it is the client's prompt.
+        _ if message.is_some_and(is_overflow) => Verdict::PassOn,
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
         | StatusCode::NOT_FOUND
@@ -35,12 +37,18 @@ pub fn of_status(status: StatusCode, ollama: bool, message: Option<&str>) -> Ver
     }
 }
 
+/// Whether Ollama says that the prompt does not fit into the context.
+pub fn is_overflow(message: &str) -> bool {
+    message.contains("exceeds the context length") || message.contains("exceeds maximum context")
+}
+
 /// The client's error for a status of an upstream that speaks another API.
 pub fn translated(status: StatusCode, message: String) -> ApiError {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             ApiError::new(ErrorKind::Overloaded, message).retry_after(Duration::from_secs(1))
         }
+        _ if is_overflow(&message) => ApiError::new(ErrorKind::ContextOverflow, message),
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(ErrorKind::TooLarge, message),
         _ => ApiError::new(ErrorKind::InvalidRequest, message),
     }

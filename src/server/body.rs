@@ -2,6 +2,7 @@
 //! read to its end for a moment and thrown away, because a client that is still sending would see
 //! a broken connection instead of the answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,7 +10,7 @@ use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use http::header;
 use http_body_util::BodyExt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::http::ConnectionInfo;
@@ -28,14 +29,38 @@ pub struct Received {
     _budget: Option<OwnedSemaphorePermit>,
 }
 
+/// What bodies are allowed to take.
+#[derive(Clone, Debug)]
+pub struct Reception {
+    /// Longest body in bytes.
+    pub max_bytes: usize,
+    /// How long a client may take to send it.
+    pub timeout: Duration,
+    /// Bytes of all bodies together.
+    pub budget: Arc<Semaphore>,
+}
+
 /// Receives the body of `request`.
 ///
 /// # Errors
 /// 413 when it is too long, 408 when it takes too long, 429 when too many bodies are being
 /// received, 400 when it ends early.
 pub async fn receive(state: &ServerState, request: Request) -> Result<Received, ApiError> {
+    let reception = Reception {
+        max_bytes: state.config.max_body_bytes,
+        timeout: state.config.body_timeout,
+        budget: Arc::clone(&state.body_budget),
+    };
+    receive_within(&reception, request).await
+}
+
+/// As [`receive`], within limits of the caller's own.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_within(reception: &Reception, request: Request) -> Result<Received, ApiError> {
     let (parts, mut body) = request.into_parts();
-    let limit = state.config.max_body_bytes;
+    let limit = reception.max_bytes;
     let announced = parts
         .headers
         .get(header::CONTENT_LENGTH)
@@ -44,13 +69,13 @@ pub async fn receive(state: &ServerState, request: Request) -> Result<Received, 
         discard(body).await;
         return Err(too_large(limit));
     }
-    let deadline = Instant::now() + state.config.body_timeout;
+    let deadline = Instant::now() + reception.timeout;
     let mut bytes = BytesMut::new();
     let mut budget: Option<OwnedSemaphorePermit> = None;
     loop {
         let frame = timeout_at(deadline, body.frame())
             .await
-            .map_err(|_| too_slow(state))?;
+            .map_err(|_| too_slow(reception))?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| {
             ApiError::new(
@@ -66,7 +91,7 @@ pub async fn receive(state: &ServerState, request: Request) -> Result<Received, 
             discard(body).await;
             return Err(too_large(limit));
         }
-        let permit = reserve(state, chunk.len())?;
+        let permit = reserve(reception, chunk.len())?;
         match &mut budget {
             Some(all) => all.merge(permit),
             None => budget = Some(permit),
@@ -82,9 +107,9 @@ pub async fn receive(state: &ServerState, request: Request) -> Result<Received, 
     })
 }
 
-fn reserve(state: &ServerState, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+fn reserve(reception: &Reception, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
     let count = u32::try_from(bytes).unwrap_or(u32::MAX);
-    std::sync::Arc::clone(&state.body_budget)
+    Arc::clone(&reception.budget)
         .try_acquire_many_owned(count)
         .map_err(|_| {
             ApiError::new(
@@ -113,8 +138,8 @@ fn too_large(limit: usize) -> ApiError {
     )
 }
 
-fn too_slow(state: &ServerState) -> ApiError {
-    let seconds = state.config.body_timeout.as_secs();
+fn too_slow(reception: &Reception) -> ApiError {
+    let seconds = reception.timeout.as_secs();
     ApiError::new(
         ErrorKind::RequestTimeout,
         format!("the body did not arrive within {seconds} s"),

@@ -118,7 +118,7 @@ fn admit(state: &ServerState, request: &Request) -> Result<(), ApiError> {
 
 /// A web page in a local browser can reach loopback through a name of its own; it cannot choose
 /// `Host`, and says where it came from in `Origin`.
-fn local_only(request: &Request) -> Result<(), ApiError> {
+pub(crate) fn local_only(request: &Request) -> Result<(), ApiError> {
     let refused = |what: &str| {
         Err(ApiError::new(
             ErrorKind::Forbidden,

@@ -7,7 +7,7 @@
 
 pub mod answer;
 pub mod auth;
-mod body;
+pub mod body;
 pub mod edge;
 pub mod generation;
 mod handlers;

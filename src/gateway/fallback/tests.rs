@@ -1,6 +1,7 @@
 use super::*;
+use crate::gateway::ask::Ask;
+use crate::gateway::endpoint::Api;
 use crate::gateway::routes::UpstreamKind;
-use crate::text::template::ToolDefinition;
 
 fn upstream() -> Upstream {
     Upstream {
@@ -13,11 +14,21 @@ fn upstream() -> Upstream {
     }
 }
 
-fn wanted(body: &Value) -> Wanted {
-    use crate::gateway::ask::Ask;
-    use crate::gateway::endpoint::Api;
-    let ask = Ask::read(Api::Chat, None, Bytes::from(body.to_string()), "m").unwrap();
-    Wanted::read(&ask).unwrap()
+fn wanted_by(api: Api, body: &Value) -> Wanted {
+    let ask = Ask::read(api, None, Bytes::from(body.to_string()), "m").unwrap();
+    Wanted::read(&ask).unwrap().unwrap()
+}
+
+fn wanted(extra: &Value) -> Wanted {
+    let mut body = json!({ "messages": [{ "role": "user", "content": "hi" }] });
+    body.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
+    wanted_by(Api::Chat, &body)
+}
+
+fn template() -> PromptTemplate {
+    PromptTemplate::new("{{ messages[0].content }}", "").unwrap()
 }
 
 fn sent(call: &Call) -> Value {
@@ -32,8 +43,7 @@ fn tools() -> Value {
 
 #[test]
 fn without_a_template_ollamas_own_is_used_and_nothing_can_be_continued() {
-    let wanted = wanted(&json!({ "messages": [{ "role": "user", "content": "hi" }],
-        "tools": tools(), "max_tokens": 5 }));
+    let wanted = wanted(&json!({ "tools": tools(), "max_tokens": 5 }));
     let first = call(&wanted, &upstream(), None, None, 0).unwrap();
     assert_eq!(first.path, "/api/chat");
     let body = sent(&first);
@@ -50,8 +60,10 @@ fn without_a_template_ollamas_own_is_used_and_nothing_can_be_continued() {
 
 #[test]
 fn a_raw_prompt_is_continued_from_the_text_so_far_with_the_tokens_left() {
-    let mut wanted = wanted(&json!({ "messages": [], "max_tokens": 9 }));
-    wanted.input = Input::Raw("Once upon".into());
+    let wanted = wanted_by(
+        Api::Completion,
+        &json!({ "prompt": "Once upon", "max_tokens": 9 }),
+    );
     let so_far = SoFar {
         text: " a time",
         tokens_left: Some(6),
@@ -70,10 +82,9 @@ fn a_raw_prompt_is_continued_from_the_text_so_far_with_the_tokens_left() {
 
 #[test]
 fn a_forced_call_is_held_to_the_schema_of_the_tools_that_may_be_called() {
-    let mut forced = wanted(&json!({ "messages": [], "tools": tools(),
+    let forced = wanted(&json!({ "tools": tools(),
         "tool_choice": { "type": "function", "function": { "name": "f" } } }));
-    forced.input = Input::Raw("prompt".into());
-    let mut call = call(&forced, &upstream(), None, None, 0).unwrap();
+    let mut call = call(&forced, &upstream(), Some(&template()), None, 0).unwrap();
     let body = sent(&call);
     assert_eq!(
         body["format"]["properties"]["name"],
@@ -127,7 +138,7 @@ fn a_forced_call_that_was_not_completed_is_a_failure_not_an_answer() {
 
 #[test]
 fn promises_the_fallback_cannot_keep_are_refused() {
-    let wanted = wanted(&json!({ "messages": [], "logprobs": true }));
+    let wanted = wanted(&json!({ "logprobs": true }));
     let error = call(&wanted, &upstream(), None, None, 0).unwrap_err();
     assert_eq!(error.status(), 503);
     assert!(error.message.contains("log-probabilities"));
@@ -135,7 +146,7 @@ fn promises_the_fallback_cannot_keep_are_refused() {
 
 #[test]
 fn calls_found_by_ollama_itself_are_passed_on() {
-    let mut reader = Reader::new(Tools::None);
+    let mut reader = Reader::new(Tools::None, &wanted(&json!({})));
     let line = json!({ "message": { "role": "assistant", "content": "", "tool_calls": [
         { "function": { "name": "f", "arguments": { "x": 1 } } }] }, "done": false });
     let pieces = reader.line(&line.to_string()).unwrap();
@@ -156,7 +167,7 @@ fn calls_found_by_ollama_itself_are_passed_on() {
 
 #[test]
 fn errors_and_nonsense_are_told_apart() {
-    let mut reader = Reader::new(Tools::None);
+    let mut reader = Reader::new(Tools::None, &wanted(&json!({})));
     let reported = reader
         .line(r#"{"error":"llama runner process has terminated"}"#)
         .unwrap_err();
@@ -175,17 +186,25 @@ fn errors_and_nonsense_are_told_apart() {
 }
 
 #[test]
-fn the_schema_allows_only_the_tool_that_was_named() {
-    let mut wanted =
-        wanted(&json!({ "messages": [], "tools": tools(), "tool_choice": "required" }));
-    wanted.tools.push(ToolDefinition {
-        name: "h".into(),
-        description: None,
-        parameters: json!({}),
-    });
-    wanted.choice = ToolChoice::Named("h".into());
+fn one_call_at_a_time_means_one_call() {
+    let wanted = wanted(&json!({ "tools": tools(), "parallel_tool_calls": false }));
+    let mut reader = Reader::new(Tools::None, &wanted);
+    let call = |name: &str| json!({ "function": { "name": name, "arguments": {} } });
+    let line = json!({ "message": { "role": "assistant", "content": "",
+        "tool_calls": [call("f"), call("g")] }, "done": false });
     assert_eq!(
-        call_schema(&wanted)["properties"]["name"],
-        json!({ "const": "h" })
+        reader.line(&line.to_string()).unwrap().len(),
+        2,
+        "start and arguments of one"
+    );
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_is_to_fail_not_to_lose_its_beginning() {
+    let call = call(&wanted(&json!({})), &upstream(), Some(&template()), None, 0).unwrap();
+    let body = sent(&call);
+    assert_eq!(
+        (&body["truncate"], &body["shift"]),
+        (&json!(false), &json!(false))
     );
 }

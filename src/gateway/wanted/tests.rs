@@ -1,9 +1,11 @@
 use bytes::Bytes;
+use serde_json::json;
 
 use super::*;
 
 fn wanted(api: Api, body: &Value) -> Result<Wanted, ApiError> {
-    Wanted::read(&Ask::read(api, None, Bytes::from(body.to_string()), "m").unwrap())
+    let ask = Ask::read(api, None, Bytes::from(body.to_string()), "m").unwrap();
+    Wanted::read(&ask).map(Option::unwrap)
 }
 
 fn user(text: &str) -> Value {
@@ -11,7 +13,7 @@ fn user(text: &str) -> Value {
 }
 
 #[test]
-fn an_openai_chat_keeps_its_options_and_openais_defaults() {
+fn openais_defaults_are_said_since_ollamas_are_others() {
     let read = wanted(
         Api::Chat,
         &json!({ "model": "m", "messages": user("hi"), "max_tokens": 9, "temperature": 0,
@@ -19,15 +21,16 @@ fn an_openai_chat_keeps_its_options_and_openais_defaults() {
     )
     .unwrap();
     assert_eq!(read.max_tokens(), Some(9));
-    let options = serde_json::to_value(&read.options).unwrap();
+    let options = serde_json::to_value(read.options()).unwrap();
     assert_eq!(
         options,
         json!({ "num_predict": 9, "temperature": 0.0, "top_k": 3, "top_p": 1.0, "min_p": 0.0,
-                "repeat_penalty": 1.0, "seed": 7, "stop": ["END"] })
+                "repeat_penalty": 1.0, "repeat_last_n": -1, "presence_penalty": 0.0,
+                "frequency_penalty": 0.0, "seed": 7, "stop": ["END"] })
     );
     assert_eq!(
-        read.input,
-        Input::Chat(vec![ChatMessage::new("user", "hi")])
+        read.chat().unwrap().messages[0].content.as_deref(),
+        Some("hi")
     );
 }
 
@@ -41,30 +44,26 @@ fn what_the_fallback_cannot_do_is_named_not_dropped() {
         wanted(Api::Chat, &body)
             .unwrap()
             .impossible()
-            .map(str::to_owned)
+            .unwrap_or("nothing")
     };
-    assert!(
-        chat(json!({ "logprobs": true }))
-            .unwrap()
-            .contains("log-probabilities")
-    );
-    assert!(chat(json!({ "n": 2 })).unwrap().contains("one answer"));
-    assert!(
-        chat(json!({ "logit_bias": { "5": -100 } }))
-            .unwrap()
-            .contains("bias")
-    );
+    assert!(chat(json!({ "logprobs": true })).contains("log-probabilities"));
+    assert!(chat(json!({ "logit_bias": { "5": -100 } })).contains("bias"));
     assert_eq!(
         chat(json!({ "n": 1, "logprobs": false, "logit_bias": {} })),
-        None
+        "nothing"
     );
-    let images = json!({ "model": "m", "prompt": "x", "images": ["aGk="] });
+    let completion = |body: Value| wanted(Api::Completion, &body).unwrap().impossible();
     assert!(
-        wanted(Api::OllamaGenerate, &images)
+        completion(json!({ "prompt": [1, 2] }))
             .unwrap()
-            .impossible()
-            .is_some()
+            .contains("text only")
     );
+    assert!(
+        completion(json!({ "prompt": "x", "echo": true }))
+            .unwrap()
+            .contains("echo")
+    );
+    assert_eq!(completion(json!({ "prompt": "x" })), None);
 }
 
 #[test]
@@ -72,7 +71,7 @@ fn a_schema_and_a_forced_call_cannot_be_continued() {
     let schema = json!({ "messages": user("hi"), "response_format":
         { "type": "json_schema", "json_schema": { "name": "x", "schema": { "type": "object" } } } });
     let read = wanted(Api::Chat, &schema).unwrap();
-    assert_eq!(read.format, Some(json!({ "type": "object" })));
+    assert_eq!(read.format(), Some(json!({ "type": "object" })));
     assert!(
         read.promise_lost_by_continuing()
             .unwrap()
@@ -96,33 +95,10 @@ fn a_schema_and_a_forced_call_cannot_be_continued() {
 }
 
 #[test]
-fn a_tool_choice_without_its_tool_is_a_mistake() {
-    let body = json!({ "messages": user("hi"),
-        "tool_choice": { "type": "function", "function": { "name": "f" } } });
-    assert_eq!(
-        wanted(Api::Chat, &body).unwrap_err().param.as_deref(),
-        Some("tool_choice")
-    );
-}
-
-#[test]
-fn ollamas_prompt_is_a_user_message_unless_raw() {
-    let body = json!({ "model": "m", "prompt": "p", "system": "s", "options": { "num_ctx": 9 } });
-    let read = wanted(Api::OllamaGenerate, &body).unwrap();
-    let messages = vec![
-        ChatMessage::new("system", "s"),
-        ChatMessage::new("user", "p"),
-    ];
-    assert_eq!(read.input, Input::Chat(messages));
-    assert_eq!(
-        read.options.num_ctx, None,
-        "the client must not make Ollama load the model anew"
-    );
-    let raw = json!({ "model": "m", "prompt": "p", "raw": true });
-    assert_eq!(
-        wanted(Api::OllamaGenerate, &raw).unwrap().input,
-        Input::Raw("p".into())
-    );
+fn a_mistake_gets_the_engines_own_answer() {
+    let body = json!({ "messages": user("hi"), "temperature": 9 });
+    let error = wanted(Api::Chat, &body).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("temperature"));
     let template = json!({ "model": "m", "prompt": "p", "template": "{{ x }}" });
     assert_eq!(
         wanted(Api::OllamaGenerate, &template).unwrap_err().status(),
@@ -131,27 +107,27 @@ fn ollamas_prompt_is_a_user_message_unless_raw() {
 }
 
 #[test]
-fn content_parts_are_joined_and_images_named_by_their_path() {
-    let parts = json!({ "messages": [{ "role": "user", "content": [
-        { "type": "text", "text": "a" }, { "type": "text", "text": "b" } ] }] });
-    let read = wanted(Api::Chat, &parts).unwrap();
+fn a_client_cannot_make_ollama_load_the_model_anew() {
+    let body = json!({ "model": "m", "prompt": "p", "options": { "num_ctx": 9 } });
     assert_eq!(
-        read.input,
-        Input::Chat(vec![ChatMessage::new("user", "ab")])
+        wanted(Api::OllamaGenerate, &body)
+            .unwrap()
+            .options()
+            .num_ctx,
+        None
     );
-    let image = json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] });
-    let error = wanted(Api::Chat, &image).unwrap_err();
-    assert_eq!(error.param.as_deref(), Some("messages[0].content[0].type"));
 }
 
 #[test]
-fn calls_made_before_reach_the_template_as_objects() {
-    let body = json!({ "messages": [{ "role": "assistant", "content": null, "tool_calls": [
-        { "id": "c1", "type": "function", "function": { "name": "f", "arguments": "{\"a\":1}" } }]},
-        { "role": "tool", "tool_call_id": "c1", "content": "3" }] });
-    let Input::Chat(messages) = wanted(Api::Chat, &body).unwrap().input else {
-        panic!()
-    };
-    assert_eq!(messages[0].tool_calls[0].arguments, json!({ "a": 1 }));
-    assert_eq!(messages[1].tool_call_id.as_deref(), Some("c1"));
+fn an_empty_request_only_loads() {
+    for (api, body) in [
+        (Api::OllamaChat, json!({ "model": "m", "messages": [] })),
+        (
+            Api::OllamaGenerate,
+            json!({ "model": "m", "keep_alive": 0 }),
+        ),
+    ] {
+        let ask = Ask::read(api, None, Bytes::from(body.to_string()), "m").unwrap();
+        assert!(Wanted::read(&ask).unwrap().is_none());
+    }
 }

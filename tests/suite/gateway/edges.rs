@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use enginewright::gateway::keys::Keys;
 use enginewright::gateway::listener::Limits;
 use enginewright::gateway::service::Access;
+use enginewright::server::auth::ApiKeys;
+use enginewright::server::body::Reception;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -264,7 +265,7 @@ async fn ollamas_management_calls_are_refused_and_reach_nobody() {
 async fn every_route_but_the_probes_wants_the_key_and_no_upstream_sees_it() {
     let engine = Scripted::start(|_| whole_stream(Via::Chat)).await;
     let access = Access {
-        keys: Keys::parse("secret-key").unwrap(),
+        keys: ApiKeys::parse("secret-key").unwrap(),
         ..Access::default()
     };
     let running = start_with(table(Some(&engine.url), None), access, Limits::default()).await;
@@ -362,7 +363,10 @@ async fn the_models_are_told_under_one_name_whoever_answers() {
 async fn bad_bodies_are_refused_before_any_upstream_is_asked() {
     let engine = Scripted::start(|_| whole_stream(Via::Chat)).await;
     let access = Access {
-        max_body: 4096,
+        bodies: Reception {
+            max_bytes: 4096,
+            ..Access::default().bodies
+        },
         ..Access::default()
     };
     let running = start_with(table(Some(&engine.url), None), access, Limits::default()).await;
@@ -484,10 +488,8 @@ async fn a_reader_that_does_not_read_is_cut_and_frees_the_engine() {
         acts
     })
     .await;
-    let limits = Limits {
-        write: Duration::from_millis(200),
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.http.write_timeout = Duration::from_millis(200);
     let running = start_with(table(Some(&engine.url), None), Access::default(), limits).await;
     let response = running
         .post("/v1/chat/completions", &Via::Chat.body(true))
@@ -502,10 +504,8 @@ async fn a_reader_that_does_not_read_is_cut_and_frees_the_engine() {
 #[tokio::test]
 async fn a_thousand_silent_connections_do_not_stop_a_client() {
     let engine = Scripted::start(|_| whole_stream(Via::Chat)).await;
-    let limits = Limits {
-        head: Duration::from_millis(500),
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.http.connections = 200;
     let running = start_with(table(Some(&engine.url), None), Access::default(), limits).await;
     let address = running.url.trim_start_matches("http://").to_owned();
     let mut silent = Vec::new();
@@ -609,4 +609,84 @@ async fn a_changed_route_file_is_followed_and_a_bad_one_is_not() {
     write(&routes.to_json().unwrap());
     watch.look(&gateway);
     assert_eq!(gateway.snapshot().table.generation, 8);
+}
+
+#[tokio::test]
+async fn a_request_that_only_loads_the_model_is_answered_whoever_is_there() {
+    let loaded = json!({ "model": "served", "created_at": "t", "response": "", "done": true,
+        "done_reason": "load" });
+    // As the engine's server does: one JSON object without a line feed.
+    let whole = loaded.clone();
+    let engine = Scripted::start(move |_| answer(200, &whole)).await;
+    let fallback = Scripted::start(ollama).await;
+    for primary in [engine.url.clone(), nobody()] {
+        let running = start(table(Some(&primary), Some(&fallback.url))).await;
+        for stream in [true, false] {
+            let body = json!({ "model": "served", "stream": stream, "keep_alive": 0 });
+            let response = running.post("/api/generate", &body).send().await.unwrap();
+            assert_eq!(response.status(), 200);
+            let read: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+            assert_eq!(
+                (&read["done_reason"], &read["model"]),
+                (&json!("load"), &json!("served"))
+            );
+        }
+    }
+    assert!(fallback.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_prompt_too_long_for_the_fallback_is_the_clients_mistake() {
+    for reply in [
+        answer(
+            400,
+            &json!({ "error": "the input length exceeds the context length" }),
+        ),
+        answer(
+            500,
+            &json!({ "error": "the input length exceeds the context length" }),
+        ),
+        vec![
+            head(200, "application/x-ndjson"),
+            chunk("{\"error\":\"the input length exceeds the context length\"}\n"),
+            Act::Send("0\r\n\r\n".into()),
+        ],
+    ] {
+        let fallback = Scripted::start(move |_| reply.clone()).await;
+        let running = start(table(None, Some(&fallback.url))).await;
+        let response = running
+            .post("/v1/chat/completions", &Via::Chat.body(true))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 400);
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "context_length_exceeded");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_host_is_refused_on_loopback_without_keys() {
+    let engine = Scripted::start(|_| whole_stream(Via::Chat)).await;
+    let access = Access {
+        local_hosts_only: true,
+        ..Access::default()
+    };
+    let running = start_with(table(Some(&engine.url), None), access, Limits::default()).await;
+    let ask = |name: &'static str, value: &'static str| {
+        running
+            .post("/v1/chat/completions", &Via::Chat.body(true))
+            .header(name, value)
+            .send()
+    };
+    assert_eq!(ask("host", "evil.example").await.unwrap().status(), 403);
+    assert_eq!(
+        ask("origin", "https://evil.example")
+            .await
+            .unwrap()
+            .status(),
+        403
+    );
+    assert_eq!(ask("host", "localhost").await.unwrap().status(), 200);
+    assert_eq!(engine.asked().len(), 1);
 }
