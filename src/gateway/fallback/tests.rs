@@ -127,10 +127,10 @@ fn a_forced_call_is_held_to_the_schema_of_the_tools_that_may_be_called() {
 
 #[test]
 fn a_forced_call_that_was_not_completed_is_a_failure_not_an_answer() {
-    let mut forced =
-        wanted(&json!({ "messages": [], "tools": tools(), "tool_choice": "required" }));
-    forced.input = Input::Raw("prompt".into());
-    let mut call = call(&forced, &upstream(), None, None, 0).unwrap();
+    let forced = wanted(&json!({ "tools": tools(), "tool_choice": "required" }));
+    let without_template = call(&forced, &upstream(), None, None, 0).unwrap_err();
+    assert_eq!(without_template.status(), 503);
+    let mut call = call(&forced, &upstream(), Some(&template()), None, 0).unwrap();
     assert_eq!(sent(&call)["format"]["anyOf"].as_array().unwrap().len(), 2);
     let cut = json!({ "response": "{\"name\":", "done": true, "done_reason": "length" });
     assert!(call.reader.line(&cut.to_string()).is_err());
