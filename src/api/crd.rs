@@ -76,10 +76,10 @@ fn tidy(schema: &mut JSONSchemaProps) {
     // and `has()` in a rule means what it says.
     schema.nullable = None;
     // Kubernetes knows no unsigned formats; the bounds are written out.
-    schema.format = schema.format.take().and_then(|format| match &*format {
-        "uint8" | "uint16" => Some("int32".to_owned()),
-        "uint32" | "uint64" => Some("int64".to_owned()),
-        _ => Some(format),
+    schema.format = schema.format.take().map(|format| match &*format {
+        "uint8" | "uint16" => "int32".to_owned(),
+        "uint32" | "uint64" => "int64".to_owned(),
+        _ => format,
     });
     // Source lines are wrapped; only an empty line is a new paragraph.
     schema.description = schema.description.take().map(|text| {

@@ -1,6 +1,9 @@
 //! `EdgeNode`: what one node is and has. Written by the agent on that node only; read by the
 //! operator and by people (`kubectl get edgenodes` is the fleet at a glance).
 
+// One attribute may say `type_ = "string"` for one column each.
+#![allow(clippy::duplicated_attributes)]
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,7 +66,7 @@ use super::conditions::Condition;
 pub struct EdgeNodeFields {}
 
 /// What the agent found on its node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeNodeStatus {
     /// Version of the agent that wrote this.

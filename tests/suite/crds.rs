@@ -1,5 +1,8 @@
 //! The committed definitions are those of the types, and fit what Kubernetes demands of them.
 
+// Helpers of tests may fail like tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::path::Path;
 
@@ -12,8 +15,10 @@ use serde_json::Value;
 const REFRESH: &str = "refresh with: cargo run -- crds --dir crds";
 
 fn schema(crd: &CustomResourceDefinition) -> &JSONSchemaProps {
-    let validation = crd.spec.versions[0].schema.as_ref().unwrap();
-    validation.open_api_v3_schema.as_ref().unwrap()
+    let validation = crd.spec.versions[0].schema.as_ref();
+    validation
+        .and_then(|validation| validation.open_api_v3_schema.as_ref())
+        .expect("every version has a schema")
 }
 
 /// Calls `visit` with every part of a schema and the path to it.

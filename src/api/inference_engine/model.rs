@@ -18,7 +18,7 @@ pub struct ModelSpec {
     /// `https://…` (one GGUF file, with `sha256`),
     /// `file:///path` (a file on the node or, for `enginewright run`, on this machine, which also
     /// takes `file://./path` relative to the YAML file),
-    /// `pvc://claim/path` (a file in a PersistentVolumeClaim of the same namespace).
+    /// `pvc://claim/path` (a file in a `PersistentVolumeClaim` of the same namespace).
     #[schemars(length(min = 8, max = 512), transform = source_rules)]
     pub source: String,
 

@@ -168,24 +168,18 @@ fn range(path: String, found: &Value, node: &Value, broken: &str) -> Problem {
 
 fn text(path: String, found: &Value, node: &Value) -> Problem {
     let pattern = node.get("pattern").and_then(Value::as_str);
-    match pattern.and_then(hints::for_pattern) {
-        Some(hint) => Problem::new(
-            path,
-            describe(found),
-            hint.allowed,
-            format!("write for example {}", hint.example),
-        ),
-        None => {
-            let least = describe(node.get("minLength").unwrap_or(&Value::Null));
-            let allowed = format!("at least {least} characters");
-            Problem::new(
-                path,
-                describe(found),
-                allowed,
-                "write a longer one, or remove it",
-            )
-        }
+    if let Some(hint) = pattern.and_then(hints::for_pattern) {
+        let fix = format!("write for example {}", hint.example);
+        return Problem::new(path, describe(found), hint.allowed, fix);
     }
+    let least = describe(node.get("minLength").unwrap_or(&Value::Null));
+    let allowed = format!("at least {least} characters");
+    Problem::new(
+        path,
+        describe(found),
+        allowed,
+        "write a longer one, or remove it",
+    )
 }
 
 fn count(path: String, found: &Value, node: &Value, limits: [&str; 2]) -> Problem {
@@ -197,7 +191,7 @@ fn count(path: String, found: &Value, node: &Value, limits: [&str; 2]) -> Proble
     let there = found
         .as_array()
         .map(Vec::len)
-        .or_else(|| found.as_object().map(|map| map.len()));
+        .or_else(|| found.as_object().map(serde_json::Map::len));
     let there = there
         .and_then(|there| u64::try_from(there).ok())
         .unwrap_or_default();
