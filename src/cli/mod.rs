@@ -16,6 +16,8 @@ mod gateway;
 mod guard;
 mod listen;
 mod process;
+mod run;
+mod status;
 
 /// Stable exit codes of all subcommands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ enum Command {
     Crds(crds::Args),
     Completions(completions::Args),
     Gateway(gateway::Args),
+    Run(run::Args),
+    Status(status::Args),
     #[command(hide = true)]
     Guard(guard::Args),
 }
@@ -67,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Crds(args) => args.run().into(),
         Command::Completions(args) => args.run().into(),
         Command::Gateway(args) => args.run().into(),
+        Command::Run(args) => args.run(),
+        Command::Status(args) => args.run().into(),
         Command::Guard(args) => args.run(),
     }
 }

@@ -160,6 +160,12 @@ fn reap(child: Pid) -> Option<ExitStatus> {
 
 /// Kills all descendants until none is left. New ones that appear meanwhile are caught by the next
 /// round, because orphans fall to this sub-reaper.
+///
+/// Only for a process that is about to end: it reaps children that others may wait for.
+pub fn end_descendants_of_this_process() {
+    let _nobody_asks = end_descendants(getpid());
+}
+
 fn end_descendants(child: Pid) -> Option<ExitStatus> {
     let mut status = None;
     loop {

@@ -78,19 +78,12 @@ pub struct Question<'a> {
 
 impl Prober {
     /// A prober of the server at `origin` (`http://127.0.0.1:4000`) that serves `model`.
-    ///
-    /// # Errors
-    /// When no HTTP client can be made.
-    pub fn new(origin: &str, model: &str) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(2))
-            .build()?;
-        Ok(Self {
+    pub fn new(client: reqwest::Client, origin: &str, model: &str) -> Self {
+        Self {
             client,
             origin: origin.trim_end_matches('/').to_owned(),
             model: model.to_owned(),
-        })
+        }
     }
 
     /// Asks at temperature 0 and measures the streamed answer.
