@@ -11,6 +11,7 @@ pub use mask::TokenMask;
 
 use llguidance::api::{StopReason, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory, TokenParser};
+use schema::Unsupported;
 use serde_json::Value;
 
 use crate::backend::TokenId;
@@ -26,8 +27,16 @@ pub enum GrammarSpec {
     JsonObject,
     /// JSON that follows a JSON schema.
     JsonSchema(Value),
-    /// A grammar in llguidance's dialect of Lark; made by [`crate::text::tools`].
+    /// A grammar in llguidance's dialect of Lark.
     Lark(String),
+    /// Such a grammar with a rule `body` of its own: JSON that follows `schema`. Keywords of the
+    /// schema that are not supported are ignored. Made by [`crate::text::tools`].
+    LarkWithSchema {
+        /// The rules without `body`.
+        lark: String,
+        /// The schema of `body`.
+        schema: Value,
+    },
 }
 
 /// Why a grammar cannot be used, or stopped being followed.
@@ -128,16 +137,19 @@ impl ConstraintFactory {
         let grammar = match grammar {
             GrammarSpec::JsonObject => {
                 let object = serde_json::json!({ "type": "object" });
-                TopLevelGrammar::from_json_schema(schema::prepare(&object)?)
+                TopLevelGrammar::from_json_schema(schema::prepare(&object, Unsupported::Refuse)?)
             }
             GrammarSpec::JsonSchema(schema) => {
-                TopLevelGrammar::from_json_schema(schema::prepare(schema)?)
+                TopLevelGrammar::from_json_schema(schema::prepare(schema, Unsupported::Refuse)?)
             }
-            GrammarSpec::Lark(text) if text.len() > MAX_GRAMMAR_BYTES => {
-                let problem = format!("{} bytes, at most {MAX_GRAMMAR_BYTES} allowed", text.len());
-                return Err(ConstraintError::Schema(problem));
+            GrammarSpec::Lark(text) => lark(text.clone())?,
+            GrammarSpec::LarkWithSchema {
+                lark: rules,
+                schema,
+            } => {
+                let body = schema::prepare(schema, Unsupported::Ignore)?;
+                lark(format!("{rules}\nbody: %json {body}\n"))?
             }
-            GrammarSpec::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
         };
         let parse = || self.parsers.create_parser(grammar);
         let parser: anyhow::Result<TokenParser> =
@@ -170,10 +182,16 @@ fn brief(error: &anyhow::Error) -> String {
         .collect()
 }
 
-/// JSON written as models write it most: on one line, a space after comma and colon.
-pub(in crate::text) fn json_style() -> Value {
-    schema::style()
+fn lark(text: String) -> Result<TopLevelGrammar, ConstraintError> {
+    if text.len() > MAX_GRAMMAR_BYTES {
+        let problem = format!(
+            "{} bytes, at most {MAX_GRAMMAR_BYTES} are allowed",
+            text.len()
+        );
+        return Err(ConstraintError::Schema(problem));
+    }
+    Ok(TopLevelGrammar::from_lark(text))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,6 +3,12 @@
 //! Decides which part of generated text is content and which is a call. Calls get their ids from
 //! the caller.
 
+mod call;
+mod grammar;
+mod parser;
+
+pub use parser::{ToolDelta, ToolParser};
+
 use crate::text::constraint::GrammarSpec;
 use crate::text::template::ToolDefinition;
 
@@ -30,7 +36,8 @@ pub enum ToolChoice {
 }
 
 impl ToolFormat {
-    /// The format a chat template speaks; `None` where it knows no tools.
+    /// The format a chat template speaks. Where the template knows no tools it is Hermes, in which
+    /// [`crate::text::template::ChatTemplate`] then describes them. `None`: there is no template.
     pub fn detect(template: &str) -> Option<Self> {
         if template.is_empty() {
             return None;
@@ -40,60 +47,19 @@ impl ToolFormat {
         Some(if llama3 { Self::Llama3 } else { Self::Hermes })
     }
 
-    /// A grammar under which the answer keeps `choice` and every call is valid for its schema.
-    /// `None` where nothing needs to be forced.
+    /// A grammar under which the answer keeps `choice` and every call names a tool on offer, with
+    /// arguments that follow its schema. `parallel`: more than one call is allowed, where the
+    /// format can write them. `None`: no call can be made, nothing needs to be forced. A name that
+    /// is not on offer gives a grammar that cannot be compiled.
     pub fn grammar(
         self,
         tools: &[ToolDefinition],
         choice: &ToolChoice,
         parallel: bool,
     ) -> Option<GrammarSpec> {
-        let _ = (tools, choice, parallel);
-        None
+        grammar::build(self, tools, choice, parallel)
     }
 }
 
-/// A piece of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ToolDelta {
-    /// Text for the reader.
-    Content(String),
-    /// A call begins.
-    CallStart {
-        /// Which call of this answer, from 0.
-        index: u32,
-        /// The tool.
-        name: String,
-    },
-    /// More of a call's arguments: JSON text.
-    CallArguments {
-        /// Which call of this answer.
-        index: u32,
-        /// The next piece.
-        fragment: String,
-    },
-}
-
-/// Reads calls out of generated text as it comes.
-#[derive(Clone, Debug)]
-pub struct ToolParser {
-    format: ToolFormat,
-}
-
-impl ToolParser {
-    /// Starts an answer.
-    pub fn new(format: ToolFormat) -> Self {
-        Self { format }
-    }
-
-    /// Adds generated text.
-    pub fn push(&mut self, text: &str) -> Vec<ToolDelta> {
-        let _ = self.format;
-        vec![ToolDelta::Content(text.to_owned())]
-    }
-
-    /// The answer is over.
-    pub fn finish(&mut self) -> Vec<ToolDelta> {
-        Vec::new()
-    }
-}
+#[cfg(test)]
+mod tests;
