@@ -2,5 +2,6 @@
 
 mod crds;
 mod gateway;
+mod generated;
 mod layering;
 mod samples;

@@ -1,0 +1,151 @@
+//! The processes that are measured, started on loopback and ended with this value.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A failure in a few words.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where the real parts are.
+pub struct Parts {
+    /// The program under test: the release build beside this one.
+    pub program: PathBuf,
+    /// `SmolLM2` 135M, Q4_1.
+    pub model: PathBuf,
+    /// Ollama 0.12.6.
+    pub ollama: PathBuf,
+    /// Logs and state of this run.
+    pub folder: tempfile::TempDir,
+}
+
+impl Parts {
+    /// Finds them where `make tools` and cargo put them.
+    pub fn find() -> Result<Self, Failure> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let tools = std::env::var_os("ENGINEWRIGHT_TOOLS")
+            .map_or_else(|| root.join(".tools"), PathBuf::from);
+        let program = std::env::current_exe()?
+            .parent()
+            .and_then(Path::parent)
+            .ok_or("cannot tell where cargo put the program")?
+            .join("enginewright");
+        let parts = Self {
+            program,
+            model: tools.join("models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+            ollama: tools.join("bin/ollama"),
+            folder: tempfile::tempdir()?,
+        };
+        for path in [&parts.program, &parts.model, &parts.ollama] {
+            if !path.exists() {
+                return Err(
+                    format!("{} is missing: run `make tools` first", path.display()).into(),
+                );
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Starts a command whose output goes to a log in the folder of this run.
+    pub fn start(&self, name: &str, command: &mut Command) -> Result<Process, Failure> {
+        let log = std::fs::File::create(self.folder.path().join(format!("{name}.log")))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("cannot start {name}: {error}"))?;
+        Ok(Process { child })
+    }
+
+    /// `enginewright serve` on `port`, with further flags; returns once it is ready.
+    pub async fn serve(&self, port: u16, flags: &[&str]) -> Result<Process, Failure> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["serve", "--served-name", "smollm2", "--model"])
+            .arg(&self.model);
+        command
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(flags);
+        let process = self.start(&format!("serve-{port}"), &mut command)?;
+        self.ready(&format!("serve-{port}"), port, "/readyz")
+            .await?;
+        Ok(process)
+    }
+
+    /// Waits until `path` answers 200, at most a minute.
+    pub async fn ready(&self, name: &str, port: u16, path: &str) -> Result<(), Failure> {
+        let http = enginewright::bench::client::http()?;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(60) {
+            let answer = http
+                .get(format!("http://127.0.0.1:{port}{path}"))
+                .send()
+                .await;
+            if answer.is_ok_and(|response| response.status().is_success()) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let log = std::fs::read_to_string(self.folder.path().join(format!("{name}.log")));
+        Err(format!(
+            "{name} is not ready after 60 s; its log:\n{}",
+            log.unwrap_or_default()
+        )
+        .into())
+    }
+}
+
+/// A child that is killed when this value goes.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in MiB.
+    pub fn resident_mib(&self) -> Result<f64, Failure> {
+        resident_mib(self.id())
+    }
+
+    /// Processor time used so far, user and system.
+    pub fn cpu(&self) -> Result<Duration, Failure> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        // Fields after the name, which may hold spaces: utime and stime are the 12th and 13th.
+        let rest = stat.rsplit(')').next().ok_or("unreadable /proc/PID/stat")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let ticks: u64 = fields.get(11).ok_or("short stat")?.parse::<u64>()?
+            + fields.get(12).ok_or("short stat")?.parse::<u64>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+/// Resident memory of any process in MiB.
+pub fn resident_mib(pid: u32) -> Result<f64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib / 1024.0)
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is reaped here.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> Result<u16, Failure> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
+}
