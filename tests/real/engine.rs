@@ -43,7 +43,13 @@ fn tokens(text_: &str) -> Vec<TokenId> {
 }
 
 fn config(slots: u32) -> LlamaConfig {
-    LlamaConfig { slots, context_tokens: Some(CONTEXT), ..LlamaConfig::new(tools::model()) }
+    LlamaConfig {
+        slots,
+        context_tokens: Some(CONTEXT),
+        // Threads of one step wait for each other actively, which other tests would pay for.
+        threads: Some(1),
+        ..LlamaConfig::new(tools::model())
+    }
 }
 
 /// Runs `with` on a loaded back end.
@@ -64,15 +70,18 @@ fn best(logits: &[f32]) -> TokenId {
 
 /// Greedy decoding with nothing but llama.cpp.
 fn bare_greedy(prompt: &[TokenId], count: usize) -> Vec<TokenId> {
+    static MODEL: OnceLock<LlamaModel> = OnceLock::new();
     let library = library().unwrap();
-    let model =
-        LlamaModel::load_from_file(library, tools::model(), &LlamaModelParams::default()).unwrap();
+    let model = MODEL.get_or_init(|| {
+        let params = LlamaModelParams::default();
+        LlamaModel::load_from_file(library, tools::model(), &params).unwrap()
+    });
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(CONTEXT))
         .with_n_batch(512)
         .with_n_ubatch(512)
-        .with_n_threads(2)
-        .with_n_threads_batch(2);
+        .with_n_threads(1)
+        .with_n_threads_batch(1);
     let mut context = model.new_context(library, params).unwrap();
     let mut batch = LlamaBatch::new(512, 1);
     let signed = |id: TokenId| LlamaToken(i32::try_from(id).unwrap());
@@ -163,10 +172,10 @@ async fn greedy_answers_equal_a_bare_llama_cpp_loop() {
     let engine = engine(2, EngineConfig::default());
     for question in QUESTIONS {
         let prompt = chat(question);
-        let expected = visible(&bare_greedy(&prompt, 48));
-        let (said, usage) = ask(&engine, &prompt, 48).await;
+        let expected = visible(&bare_greedy(&prompt, 24));
+        let (said, usage) = ask(&engine, &prompt, 24).await;
         assert_eq!(said, expected, "{question}");
-        assert_eq!(usage.completion_tokens, 48);
+        assert_eq!(usage.completion_tokens, 24);
     }
     engine.drain(Duration::ZERO).await;
 }
@@ -174,10 +183,10 @@ async fn greedy_answers_equal_a_bare_llama_cpp_loop() {
 #[tokio::test]
 async fn four_answers_at_once_equal_each_one_alone() {
     let engine = engine(4, EngineConfig::default());
-    let together = QUESTIONS.map(|question| engine.submit(request(chat(question), 48)).unwrap());
+    let together = QUESTIONS.map(|question| engine.submit(request(chat(question), 24)).unwrap());
     let together = futures::future::join_all(together.map(listen)).await;
     for (question, (said, _)) in QUESTIONS.iter().zip(together) {
-        let expected = visible(&bare_greedy(&chat(question), 48));
+        let expected = visible(&bare_greedy(&chat(question), 24));
         assert_eq!(said, expected, "{question}");
     }
     engine.drain(Duration::ZERO).await;
@@ -225,7 +234,7 @@ async fn a_prompt_cut_into_chunks_gives_the_text_of_a_whole_one() {
 #[tokio::test]
 async fn cancelled_answers_free_their_slots_at_once() {
     let engine = engine(2, EngineConfig::default());
-    for _ in 0..5 {
+    for _ in 0..3 {
         let mut endless: Vec<_> =
             QUESTIONS[..2].iter().map(|q| engine.submit(request(chat(q), 900)).unwrap()).collect();
         for stream in &mut endless {
