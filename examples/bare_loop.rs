@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 /// Sequences of the batched measurement, and slots.
 const STREAMS: usize = 4;
 /// Tokens of a batch, as the server's default.
-const BATCH: usize = 512;
+const BATCH: usize = 256;
 
 #[derive(Parser)]
 struct Args {
@@ -83,6 +83,7 @@ impl<'model> Bare<'model> {
             .with_n_seq_max(u32::try_from(STREAMS)?)
             .with_n_batch(u32::try_from(BATCH)?)
             .with_n_ubatch(u32::try_from(BATCH)?)
+            .with_flash_attention_policy(0)
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
             .with_no_perf(true);

@@ -18,9 +18,17 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use slots::{Slot, Work, as_u32, place, slot_id};
+use slots::{Slot, Wish, Work, as_u32, place, slot_id};
 
 use crate::backend::{LogitsWanted, Run, SlotId, TokenId};
+
+/// Fewest tokens of a prompt that are computed together. Devices compute a single token by another
+/// path, with other rounding; a prompt that is never cut into single tokens gives the same logits
+/// however it is cut, and so the same text under any load.
+pub const MIN_CHUNK: usize = 2;
+/// Room in every step that answers leave for prompts: the oldest prompt gets half of it, and half
+/// of it can always be cut so that nothing shorter than [`MIN_CHUNK`] is run or left.
+const PREFILL_ROOM: u32 = 8;
 
 /// Names a request for as long as it is in the house; given by the caller, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +41,7 @@ pub struct Limits {
     pub slots: u32,
     /// Tokens that fit into a slot.
     pub context_tokens: u32,
-    /// Tokens of one step, at least one.
+    /// Tokens of one step, at least nine.
     pub max_batch_tokens: u32,
 }
 
@@ -109,6 +117,7 @@ pub struct Step {
 struct Waiting {
     request: RequestId,
     prompt: Vec<TokenId>,
+    reproducible: bool,
 }
 
 /// Slots, queue and order.
@@ -122,9 +131,12 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Empty slots, empty queue. Slots that could not all decode in one batch are left unused.
+    /// Empty slots, empty queue. Slots that could fill a batch with answers are left unused.
     pub fn new(limits: Limits) -> Self {
-        let slots = limits.slots.min(limits.max_batch_tokens).max(1);
+        let slots = limits
+            .slots
+            .min(limits.max_batch_tokens.saturating_sub(PREFILL_ROOM))
+            .max(1);
         let slots = (0..slots).map(|_| Slot::default()).collect();
         Self {
             limits,
@@ -135,11 +147,17 @@ impl Scheduler {
     }
 
     /// Puts a request at the end of the queue, whose length the caller bounds
-    /// ([`admission::Admission`]).
+    /// ([`admission::Admission`]). A `reproducible` one gets the same logits as alone on an idle
+    /// device: it does not reuse what was generated for others, only prompts.
     ///
     /// # Errors
     /// [`PromptError`] when it could never run.
-    pub fn enqueue(&mut self, request: RequestId, prompt: Vec<TokenId>) -> Result<(), PromptError> {
+    pub fn enqueue(
+        &mut self,
+        request: RequestId,
+        prompt: Vec<TokenId>,
+        reproducible: bool,
+    ) -> Result<(), PromptError> {
         if prompt.is_empty() {
             return Err(PromptError::Empty);
         }
@@ -150,7 +168,11 @@ impl Scheduler {
                 context,
             });
         }
-        self.queue.push_back(Waiting { request, prompt });
+        self.queue.push_back(Waiting {
+            request,
+            prompt,
+            reproducible,
+        });
         Ok(())
     }
 
@@ -175,21 +197,24 @@ impl Scheduler {
     }
 
     /// Admits what fits and composes the next batch, with at most `prefill_budget` tokens of
-    /// prompts (at least one is granted, so that prompts always get on).
+    /// prompts (at least eight are granted, so that prompts always get on).
     pub fn step(&mut self, prefill_budget: u32) -> Step {
         let mut step = Step::default();
         self.clear_distrusted(&mut step);
         self.admit(&mut step);
         self.add_decodes(&mut step);
         let room = self.limits.max_batch_tokens.saturating_sub(step.decoding);
-        self.add_prefills(&mut step, room.min(prefill_budget.max(1)) as usize);
+        self.add_prefills(
+            &mut step,
+            room.min(prefill_budget.max(PREFILL_ROOM)) as usize,
+        );
         step
     }
 
     /// The device has run these tokens.
     pub fn ran(&mut self, run: &Run) {
         if let Some(slot) = self.slots.get_mut(run.slot.0 as usize) {
-            slot.cached = (slot.cached + run.tokens.len()).min(slot.tokens.len());
+            slot.ran(run.tokens.len());
         }
     }
 
@@ -246,6 +271,7 @@ impl Scheduler {
             slot.distrusted = false;
             slot.tokens.clear();
             slot.cached = 0;
+            slot.exact = 0;
             step.ops.push(CacheOp::Truncate {
                 slot: slot_id(i),
                 len: 0,
@@ -255,7 +281,11 @@ impl Scheduler {
 
     fn admit(&mut self, step: &mut Step) {
         while let Some(waiting) = self.queue.front() {
-            let Some(placement) = place(&self.slots, &waiting.prompt) else {
+            let wish = Wish {
+                prompt: &waiting.prompt,
+                reproducible: waiting.reproducible,
+            };
+            let Some(placement) = place(&self.slots, wish) else {
                 return;
             };
             let Some(waiting) = self.queue.pop_front() else {
@@ -263,14 +293,14 @@ impl Scheduler {
             };
             step.ops.extend(placement.cache_op(&self.slots));
             self.ticks += 1;
-            let slot = &mut self.slots[placement.slot];
-            slot.work = Some(Work {
+            let work = Work {
                 request: waiting.request,
                 prompt: waiting.prompt.len(),
                 order: self.ticks,
-            });
-            slot.tokens = waiting.prompt;
-            slot.cached = placement.reused;
+            };
+            let exact = self.slots[placement.copy_from.unwrap_or(placement.slot)].exact;
+            let slot = &mut self.slots[placement.slot];
+            slot.serve(work, waiting.prompt, placement.reused, exact);
             step.admitted.push(Admitted {
                 request: waiting.request,
                 slot: slot_id(placement.slot),
@@ -300,13 +330,13 @@ impl Scheduler {
         prompts.sort_unstable();
         let share = room / 2 / prompts.len().saturating_sub(1).max(1);
         for (_, i, take) in prompts.iter_mut().skip(1) {
-            *take = self.slots[*i].pending().min(share);
+            *take = chunk(self.slots[*i].pending(), share);
             room -= *take;
         }
         for (_, i, take) in &mut prompts {
-            let more = (self.slots[*i].pending() - *take).min(room);
-            *take += more;
-            room -= more;
+            let all = chunk(self.slots[*i].pending(), *take + room);
+            room -= all - *take;
+            *take = all;
         }
         for (_, i, take) in prompts.into_iter().filter(|(_, _, take)| *take > 0) {
             step.prefill_tokens += as_u32(take);
@@ -331,4 +361,14 @@ impl Scheduler {
             },
         });
     }
+}
+
+/// How many of `pending` tokens of a prompt are run where there is room for `room`: all, or a part
+/// such that neither it nor the rest is shorter than [`MIN_CHUNK`].
+fn chunk(pending: usize, room: usize) -> usize {
+    if pending <= room {
+        return pending;
+    }
+    let part = room.min(pending.saturating_sub(MIN_CHUNK));
+    if part < MIN_CHUNK { 0 } else { part }
 }

@@ -17,11 +17,22 @@ pub(super) struct Work {
     pub(super) order: u64,
 }
 
+/// A prompt that wants a slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish<'a> {
+    pub(super) prompt: &'a [TokenId],
+    /// Reuse only what was computed as part of a prompt.
+    pub(super) reproducible: bool,
+}
+
 /// One slot: `tokens[..cached]` are in the KV cache, the rest waits to be run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     pub(super) tokens: Vec<TokenId>,
     pub(super) cached: usize,
+    /// How many of the first tokens were all computed in chunks of prompts. Those that were
+    /// generated were computed alone, which rounds differently.
+    pub(super) exact: usize,
     pub(super) work: Option<Work>,
     /// When the slot was last freed, in admissions; the smallest is evicted first.
     pub(super) freed: u64,
@@ -49,10 +60,34 @@ impl Slot {
         self.freed = now;
     }
 
-    /// How many leading tokens of `prompt` are in the KV cache.
-    fn common_prefix(&self, prompt: &[TokenId]) -> usize {
-        let cached = self.tokens.iter().take(self.cached);
-        cached.zip(prompt).take_while(|(a, b)| a == b).count()
+    /// Takes in a prompt of which the first `reused` tokens are there.
+    pub(super) fn serve(&mut self, work: Work, prompt: Vec<TokenId>, reused: usize, exact: usize) {
+        self.tokens = prompt;
+        self.cached = reused;
+        self.exact = exact.min(reused);
+        self.work = Some(work);
+    }
+
+    /// `count` tokens were computed.
+    pub(super) fn ran(&mut self, count: usize) {
+        let whole_chunk = !self.is_decoding() && count >= super::MIN_CHUNK;
+        if self.exact == self.cached && whole_chunk {
+            self.exact += count;
+        }
+        self.cached = (self.cached + count).min(self.tokens.len());
+    }
+
+    /// How many leading tokens of a prompt need not be computed. The last two always are: there
+    /// must be logits to sample from, and a token alone would be rounded differently.
+    fn common_prefix(&self, wish: Wish<'_>) -> usize {
+        let usable = if wish.reproducible {
+            self.exact
+        } else {
+            self.cached
+        };
+        let usable = usable.min(wish.prompt.len().saturating_sub(super::MIN_CHUNK));
+        let held = self.tokens.iter().take(usable);
+        held.zip(wish.prompt).take_while(|(a, b)| a == b).count()
     }
 }
 
@@ -90,19 +125,14 @@ impl Placement {
     }
 }
 
-/// Chooses the free slot for `prompt`; `None` when every slot is busy.
+/// Chooses the free slot for a prompt; `None` when every slot is busy.
 ///
 /// The free slot that shares most of the prompt is taken as it is if that keeps most of what it
 /// holds: a conversation goes on where it was. Otherwise the slot unused for longest is taken, and
 /// the longest common prefix of all slots, busy ones too, is copied into it: a shared system
 /// prompt does not cost another conversation its cache.
-pub(super) fn place(slots: &[Slot], prompt: &[TokenId]) -> Option<Placement> {
-    // At least one token must be run, or there are no logits to sample from.
-    let reusable = prompt.len().saturating_sub(1);
-    let shared: Vec<usize> = slots
-        .iter()
-        .map(|slot| slot.common_prefix(prompt).min(reusable))
-        .collect();
+pub(super) fn place(slots: &[Slot], wish: Wish<'_>) -> Option<Placement> {
+    let shared: Vec<usize> = slots.iter().map(|slot| slot.common_prefix(wish)).collect();
     let free = || {
         slots
             .iter()

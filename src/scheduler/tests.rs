@@ -91,7 +91,7 @@ impl House {
 
     fn submit(&mut self, id: u64, prompt: &[TokenId]) {
         self.scheduler
-            .enqueue(RequestId(id), prompt.to_vec())
+            .enqueue(RequestId(id), prompt.to_vec(), false)
             .unwrap();
     }
 
@@ -216,13 +216,13 @@ fn a_conversation_goes_on_in_the_slot_that_holds_it() {
 }
 
 #[test]
-fn a_prompt_that_is_wholly_cached_still_runs_its_last_token() {
+fn a_prompt_that_is_wholly_cached_still_runs_its_last_two_tokens() {
     let mut house = House::new(1, 1_000, 256);
     house.serve(1, &tokens(0..50), &[]);
     house.submit(2, &tokens(0..50));
     let (step, rows) = house.step(u32::MAX);
-    assert_eq!(step.admitted[0].reused, 49);
-    assert_eq!(step.runs[0].tokens, [49]);
+    assert_eq!(step.admitted[0].reused, 48);
+    assert_eq!(step.runs[0].tokens, [48, 49]);
     assert_eq!(rows, [RequestId(2)]);
 }
 
@@ -242,7 +242,7 @@ fn a_shared_system_prompt_is_copied_from_a_busy_slot() {
         [CacheOp::CopyPrefix {
             from: SlotId(0),
             to: SlotId(1),
-            len: 100
+            len: 99
         }]
     );
     assert_eq!(
@@ -251,7 +251,7 @@ fn a_shared_system_prompt_is_copied_from_a_busy_slot() {
             .find(|run| run.slot == SlotId(1))
             .unwrap()
             .tokens,
-        [600]
+        [99, 600]
     );
 }
 
@@ -267,7 +267,41 @@ fn another_conversation_with_the_same_system_prompt_does_not_evict_the_first() {
     house.submit(3, &first);
     let (step, _) = house.step(u32::MAX);
     assert_eq!(step.admitted[0].slot, SlotId(0));
-    assert_eq!(step.admitted[0].reused, 239);
+    assert_eq!(step.admitted[0].reused, 238);
+}
+
+#[test]
+fn a_reproducible_request_reuses_prompts_but_nothing_that_was_generated() {
+    let mut house = House::new(1, 1_000, 256);
+    house.serve(1, &tokens(0..50), &[900, 901, 902]);
+    let mut next = tokens(0..50);
+    next.extend([900, 901, 902, 77, 78]);
+    house
+        .scheduler
+        .enqueue(RequestId(2), next.clone(), true)
+        .unwrap();
+    let (step, _) = house.step(u32::MAX);
+    assert_eq!(step.admitted[0].reused, 50);
+    // It computed the former answer as a prompt: now that can be reused, too.
+    house.finish(RequestId(2));
+    next.extend([79, 80]);
+    house.scheduler.enqueue(RequestId(3), next, true).unwrap();
+    assert_eq!(house.step(u32::MAX).0.admitted[0].reused, 55);
+}
+
+#[test]
+fn a_prompt_is_never_cut_into_single_tokens() {
+    for pending in 1..40 {
+        for room in 0..40 {
+            let part = chunk(pending, room);
+            assert!(part <= room.min(pending));
+            assert!(
+                part == 0 || part == pending || part != 1 && pending - part != 1,
+                "{part} of {pending}"
+            );
+            assert!(part > 0 || room < 3, "no progress with room for {room}");
+        }
+    }
 }
 
 #[test]
@@ -384,7 +418,9 @@ fn a_prompt_that_fills_the_context_is_refused_with_the_numbers() {
         context_tokens: 8,
         max_batch_tokens: 8,
     });
-    let error = scheduler.enqueue(RequestId(1), tokens(0..8)).unwrap_err();
+    let error = scheduler
+        .enqueue(RequestId(1), tokens(0..8), false)
+        .unwrap_err();
     assert_eq!(
         error,
         PromptError::TooLong {
@@ -393,7 +429,7 @@ fn a_prompt_that_fills_the_context_is_refused_with_the_numbers() {
         }
     );
     assert_eq!(
-        scheduler.enqueue(RequestId(1), vec![]).unwrap_err(),
+        scheduler.enqueue(RequestId(1), vec![], false).unwrap_err(),
         PromptError::Empty
     );
     assert!(scheduler.is_idle());
@@ -407,7 +443,9 @@ fn a_run_that_the_device_refused_is_offered_again_unchanged() {
         max_batch_tokens: 32,
     };
     let mut scheduler = Scheduler::new(limits);
-    scheduler.enqueue(RequestId(1), vec![1, 2, 3]).unwrap();
+    scheduler
+        .enqueue(RequestId(1), vec![1, 2, 3], false)
+        .unwrap();
     let first = scheduler.step(32);
     let second = scheduler.step(32);
     assert_eq!(first.runs, second.runs);
@@ -448,7 +486,7 @@ proptest! {
     /// not cancelled gets its whole answer, and its KV cache holds exactly its tokens.
     #[test]
     fn any_history_keeps_slots_apart_and_serves_everyone(
-        events in events(), slots in 1u32..5, batch in 4u32..64, answer in 1usize..6,
+        events in events(), slots in 1u32..5, batch in 16u32..64, answer in 1usize..6,
     ) {
         let mut house = House::new(slots, 80, batch);
         let mut sequences: BTreeMap<RequestId, (Vec<TokenId>, usize)> = BTreeMap::new();
@@ -467,6 +505,12 @@ proptest! {
             assert!(house.scheduler.waiting() == 0 || house.scheduler.busy() == slots);
             if waiting > 0 || !sequences.is_empty() {
                 assert!(!step.runs.is_empty(), "requests are there and nothing ran");
+            }
+            for (run, request) in step.runs.iter().zip(&step.requests) {
+                let (sequence, generated) = &sequences[request];
+                let left = sequence.len() - run.start as usize - run.tokens.len();
+                let alone = run.tokens.len() == 1 || left == 1;
+                assert!(*generated > 0 || sequence.len() == 1 || !alone, "a token cut off alone");
             }
             for request in rows {
                 let (sequence, generated) = sequences.get_mut(&request).unwrap();

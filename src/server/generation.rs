@@ -26,6 +26,9 @@ pub struct GenerationRequest {
     pub top_logprobs: Option<u8>,
     /// Go on after an end-of-generation token (benchmarks).
     pub ignore_eos: bool,
+    /// The client gave a seed and expects the same text for the same request, whatever else runs:
+    /// nothing is reused that was generated for others, because it was rounded differently.
+    pub reproducible: bool,
 }
 
 /// One token with its log-probability.

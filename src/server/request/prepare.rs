@@ -90,6 +90,7 @@ pub fn prepare(task: Task, around: &Surroundings<'_>) -> Result<Prepared, ApiErr
         constraint,
         top_logprobs: task.top_logprobs,
         ignore_eos: task.ignore_eos,
+        reproducible: task.drawing.seed.is_some(),
     };
     Ok(Prepared { request, tools })
 }

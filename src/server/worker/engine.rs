@@ -103,6 +103,7 @@ impl Engine {
     }
 
     fn accept(&mut self, submission: Submission) {
+        let reproducible = submission.request.reproducible;
         let waiting_tokens = submission.request.prompt.len() as u64;
         let vocabulary = self.shared.capabilities.vocabulary;
         let foreign = submission
@@ -128,7 +129,7 @@ impl Engine {
                     foreign.unwrap_or_default()
                 ),
             )),
-            Ok((answer, prompt)) => match self.scheduler.enqueue(id, prompt) {
+            Ok((answer, prompt)) => match self.scheduler.enqueue(id, prompt, reproducible) {
                 Ok(()) => {
                     self.answers.insert(id, answer);
                     None
