@@ -15,6 +15,7 @@ mod crds;
 mod gateway;
 mod guard;
 mod listen;
+mod plan;
 mod process;
 mod run;
 mod status;
@@ -53,6 +54,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Plan(plan::Args),
     Crds(crds::Args),
     Completions(completions::Args),
     Gateway(gateway::Args),
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
         Command::Bench(args) => args.run().into(),
+        Command::Plan(args) => args.run().into(),
         Command::Crds(args) => args.run().into(),
         Command::Completions(args) => args.run().into(),
         Command::Gateway(args) => args.run().into(),

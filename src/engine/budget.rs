@@ -34,9 +34,12 @@ pub struct Budget {
     pub left: Bytes,
 }
 
-/// Counts the memory of `hardware`. Swap never counts: GPU memory is pinned.
-pub fn budget(hardware: &Hardware) -> Budget {
-    if let Some(memory) = hardware.gpu.as_ref().and_then(|gpu| gpu.memory) {
+/// Counts the memory of `hardware`: the GPU's own where `on_gpu` and it has some, else main memory.
+/// Swap never counts: GPU memory is pinned, and a swapping CPU back end is no use.
+pub fn budget(hardware: &Hardware, on_gpu: bool) -> Budget {
+    if let Some(memory) = hardware.gpu.as_ref().and_then(|gpu| gpu.memory)
+        && on_gpu
+    {
         let free = hardware.gpu.as_ref().and_then(|gpu| gpu.free);
         return discrete(memory, free);
     }

@@ -17,6 +17,8 @@ const COMFORTABLE: f64 = 15.0;
 /// What is asked of a machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Request {
+    /// Whether a TensorRT engine is wanted where there is a GPU; else the CPU back end runs the file.
+    pub tensorrt: bool,
     /// Number format, or `Auto`.
     pub precision: Precision,
     /// Concurrent sequences.
@@ -145,9 +147,9 @@ impl Fit {
 
 /// Weighs `facts` and `request` against `hardware`.
 pub fn fit(hardware: &Hardware, facts: &ModelFacts, request: &Request) -> Fit {
-    let budget = budget(hardware);
+    let on_gpu = request.tensorrt && hardware.platform().is_some();
+    let budget = budget(hardware, on_gpu);
     let fallback = fallback_need(facts, request);
-    let on_gpu = hardware.platform().is_some();
     let offered: &[Format] = if on_gpu {
         &Format::OFFERED
     } else {
@@ -166,7 +168,7 @@ pub fn fit(hardware: &Hardware, facts: &ModelFacts, request: &Request) -> Fit {
         handover: None,
         build: None,
         refusals: refusals(hardware, facts, request),
-        notes: notes(hardware, request),
+        notes: notes(hardware, request, on_gpu),
     };
     if fit.refusals.is_empty() {
         fit.chosen = choose(&fit.candidates, request);
@@ -274,6 +276,7 @@ fn refusals(hardware: &Hardware, facts: &ModelFacts, request: &Request) -> Vec<S
     }
     if let Some(l4t) = hardware.jetson.as_ref().and_then(|jetson| jetson.l4t)
         && l4t.major < 36
+        && request.tensorrt
     {
         refusals.push(format!(
             "L4T {l4t} is older than 36 (JetPack 6), whose TensorRT 10 engines need: flash \
@@ -361,15 +364,16 @@ fn remedy(need: &Need, short: Bytes, facts: &ModelFacts, request: &Request) -> S
     }
 }
 
-fn notes(hardware: &Hardware, request: &Request) -> Vec<String> {
+fn notes(hardware: &Hardware, request: &Request, on_gpu: bool) -> Vec<String> {
     let mut notes = hardware.notes.clone();
-    if let Some(sm) = hardware.sm() {
+    if let Some(sm) = hardware.sm()
+        && on_gpu
+    {
         notes.push(formats(sm));
     }
-    if hardware.platform().is_none() && request.precision != Precision::Auto {
+    if !on_gpu && request.precision != Precision::Auto {
         notes.push(
-            "engine.precision is for TensorRT engines; without an NVIDIA GPU the file is run as \
-             it is"
+            "engine.precision is for TensorRT engines; the CPU back end runs the file as it is"
                 .to_owned(),
         );
     }

@@ -11,6 +11,10 @@ use sha2::{Digest, Sha256};
 use super::Format;
 use crate::hardware::{Platform, Sm};
 
+/// Version of the network as this program describes it to TensorRT. Raised when the same model
+/// would become another network, so that engines built before are not taken for new ones.
+pub const BUILDER_VERSION: &str = "1";
+
 /// What an engine is built from and for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,7 +105,7 @@ impl KeyInputs {
 }
 
 /// Groups of weights that share a scale in `format`, as far as the key is concerned.
-pub(crate) fn group_in_key(facts: &crate::model::ModelFacts, format: Format) -> u64 {
+pub(super) fn group_in_key(facts: &crate::model::ModelFacts, format: Format) -> u64 {
     match format {
         Format::Int4 => super::need::group(facts).unwrap_or(0),
         Format::Nvfp4 => 16,

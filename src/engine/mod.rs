@@ -7,14 +7,15 @@ mod budget;
 mod fit;
 mod key;
 mod need;
+mod outlook;
 mod precision;
 mod speed;
 
 pub use budget::{Budget, budget};
 pub use fit::{BuildFit, Candidate, Fit, Handover, Request, Verdict, fit};
-pub(crate) use key::group_in_key;
-pub use key::{EngineKey, KeyInputs};
+pub use key::{BUILDER_VERSION, EngineKey, KeyInputs};
 pub use need::{FallbackNeed, Need, build_need, fallback_need, need};
+pub use outlook::{Known, ModelOutlook, Outlook, Step, outlook, request};
 pub use precision::{Format, formats};
 pub use speed::{Speed, speed};
 

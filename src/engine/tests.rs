@@ -22,6 +22,7 @@ fn model(name: &str) -> ModelFacts {
 
 fn request(precision: Precision) -> Request {
     Request {
+        tensorrt: true,
         precision,
         slots: 2,
         max_input_tokens: 3072,
@@ -277,17 +278,17 @@ fn a_build_that_does_not_fit_beside_the_fallback_says_so() {
 #[test]
 fn a_measured_machine_counts_what_is_in_use_and_an_unmeasured_one_is_estimated() {
     let mut hardware = fixture("orin-nx-16");
-    let estimated = budget(&hardware);
+    let estimated = budget(&hardware, true);
     assert_eq!(estimated.memory, "unified");
     let held: u64 = estimated.held.iter().map(|line| line.bytes.0).sum();
     assert_eq!(estimated.left.0 + held, estimated.total.0);
     assert!(estimated.held.iter().any(|line| line.what == "k3s"));
     hardware.memory.available = Some(Bytes(6 << 30));
-    let measured = budget(&hardware);
+    let measured = budget(&hardware, true);
     assert!(measured.left < Bytes(6 << 30) && measured.held[0].what == "in use now");
     // Just booted, k3s not started: the estimate is not undercut.
     hardware.memory.available = Some(hardware.memory.total);
-    assert_eq!(budget(&hardware), estimated);
+    assert_eq!(budget(&hardware, true), estimated);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod catalogue;
 pub mod gguf;
+pub mod ollama_store;
 mod structure;
 mod vocabulary;
 
@@ -155,6 +156,18 @@ pub fn check(file: &GgufFile) -> Result<ModelFacts, ModelError> {
     let facts = structure::facts(file)?;
     vocabulary::check(file, facts.vocabulary)?;
     Ok(facts)
+}
+
+/// SHA-256 of the file at `path`, hexadecimal.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn sha256(path: &std::path::Path) -> std::io::Result<String> {
+    use sha2::Digest;
+
+    let mut hash = sha2::Sha256::new();
+    std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Why a GGUF file is not a model that this program can run.

@@ -1,0 +1,120 @@
+//! Finds a model's GGUF file in an Ollama store: `manifests/<host>/<namespace>/<model>/<tag>` names
+//! layers by digest, `blobs/sha256-<hex>` holds them. Reads manifests only, changes nothing.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Manifests have a few hundred bytes.
+const MOST_BYTES: u64 = 1 << 20;
+const MODEL_LAYER: &str = "application/vnd.ollama.image.model";
+
+/// A model's weights in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// SHA-256 of it, hexadecimal, as the manifest says.
+    pub sha256: String,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    layers: Vec<Layer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    media_type: String,
+    digest: String,
+}
+
+/// Folders in which Ollama keeps its store: the one configured, the user's, the service's.
+pub fn usual_folders(configured: Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf> {
+    let own = home.map(|home| home.join(".ollama/models"));
+    let service = Some(PathBuf::from("/usr/share/ollama/.ollama/models"));
+    [configured, own, service].into_iter().flatten().collect()
+}
+
+/// The weights of `name` (`hermes3:8b`, `user/model:tag`, `host/user/model:tag`) in the store at
+/// `store`; `None` when the model or its blob is not there.
+pub fn find(store: &Path, name: &str) -> Option<Blob> {
+    let (path, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+    let parts: Vec<&str> = path.split('/').collect();
+    let (host, namespace, model) = match parts.as_slice() {
+        [model] => ("registry.ollama.ai", "library", *model),
+        [namespace, model] => ("registry.ollama.ai", *namespace, *model),
+        [host, namespace, model] => (*host, *namespace, *model),
+        _ => return None,
+    };
+    let words = [host, namespace, model, tag];
+    if words
+        .iter()
+        .any(|word| word.is_empty() || word.starts_with('.'))
+    {
+        return None;
+    }
+    let manifest = store.join("manifests").join(words.join("/"));
+    let mut text = String::new();
+    let file = File::open(manifest).ok()?;
+    file.take(MOST_BYTES).read_to_string(&mut text).ok()?;
+    let manifest: Manifest = serde_json::from_str(&text).ok()?;
+    let layer = manifest
+        .layers
+        .iter()
+        .find(|layer| layer.media_type == MODEL_LAYER)?;
+    let sha256 = layer.digest.strip_prefix("sha256:")?;
+    let is_digest = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let path = store.join("blobs").join(format!("sha256-{sha256}"));
+    (is_digest && path.is_file()).then(|| Blob {
+        path,
+        sha256: sha256.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(digest: &str) -> tempfile::TempDir {
+        let store = tempfile::tempdir().unwrap();
+        let folder = store
+            .path()
+            .join("manifests/registry.ollama.ai/library/hermes3");
+        std::fs::create_dir_all(&folder).unwrap();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"layers":[
+                {{"mediaType":"application/vnd.ollama.image.license","digest":"sha256:00","size":1}},
+                {{"mediaType":"{MODEL_LAYER}","digest":"{digest}","size":4}}]}}"#
+        );
+        std::fs::write(folder.join("8b"), manifest).unwrap();
+        std::fs::create_dir_all(store.path().join("blobs")).unwrap();
+        let blob = store.path().join("blobs").join(digest.replace(':', "-"));
+        std::fs::write(blob, "GGUF").unwrap();
+        store
+    }
+
+    #[test]
+    fn the_blob_of_a_tag_is_found() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let store = store(&digest);
+        let blob = find(store.path(), "hermes3:8b").unwrap();
+        assert_eq!(blob.sha256, "a".repeat(64));
+        assert_eq!(std::fs::read(blob.path).unwrap(), b"GGUF");
+        assert_eq!(find(store.path(), "hermes3:3b"), None);
+        assert_eq!(
+            find(store.path(), "library/hermes3:8b").unwrap().sha256,
+            "a".repeat(64)
+        );
+    }
+
+    #[test]
+    fn a_manifest_cannot_lead_out_of_the_store() {
+        let store = store("sha256:../../etc");
+        assert_eq!(find(store.path(), "hermes3:8b"), None);
+        assert_eq!(find(store.path(), "../../hermes3:8b"), None);
+    }
+}
