@@ -176,8 +176,22 @@ pub fn fit(hardware: &Hardware, facts: &ModelFacts, request: &Request) -> Fit {
             fit.refusals = too_large(&fit, facts, request);
         }
     }
+    weigh_fallback(&mut fit);
     weigh_beside_fallback(&mut fit, facts);
     fit
+}
+
+/// A fallback that does not fit by itself is no fallback.
+fn weigh_fallback(fit: &mut Fit) {
+    if let Some(fallback) = &fit.fallback
+        && fallback.serving.bytes > fit.budget.left
+    {
+        fit.notes.push(format!(
+            "the fallback alone needs {} ({}), but {} are left: it will be slow or fail; give it a \
+             smaller model or another machine (fallback.ollama)",
+            fallback.serving.bytes, fallback.serving.how, fit.budget.left
+        ));
+    }
 }
 
 fn consider(
@@ -337,7 +351,7 @@ fn refusal(candidate: &Candidate, fit: &Fit, facts: &ModelFacts, request: &Reque
                 need.runtime.bytes,
                 fit.budget.left,
                 fit.budget.total,
-                remedy(need, *short, facts, request)
+                remedy(candidate.format, need, *short, facts, request)
             )
         }
         (Verdict::TooSlow { why } | Verdict::Unsupported { why }, _) => format!("{name}: {why}"),
@@ -346,7 +360,13 @@ fn refusal(candidate: &Candidate, fit: &Fit, facts: &ModelFacts, request: &Reque
 }
 
 /// What would make a too large engine fit.
-fn remedy(need: &Need, short: Bytes, facts: &ModelFacts, request: &Request) -> String {
+fn remedy(
+    format: Format,
+    need: &Need,
+    short: Bytes,
+    facts: &ModelFacts,
+    request: &Request,
+) -> String {
     let each = facts
         .kv_bytes_per_token()
         .saturating_mul(u64::from(request.slots))
@@ -359,8 +379,10 @@ fn remedy(need: &Need, short: Bytes, facts: &ModelFacts, request: &Request) -> S
             "make engine.maxInputTokens + engine.maxOutputTokens at most {}, or lower engine.slots",
             context - tokens
         )
-    } else {
+    } else if matches!(format, Format::Fp16 | Format::Int8) {
         "use fewer bits, a smaller model, or a module with more memory".to_owned()
+    } else {
+        "use a smaller model, or a machine with more memory".to_owned()
     }
 }
 

@@ -236,6 +236,9 @@ fn key(
 }
 
 fn engine_from(engine: &ValidatedEngine, fit: Option<&Fit>, built: bool) -> String {
+    if built && fit.is_some_and(|fit| fit.chosen.is_none()) {
+        return "nowhere: no engine fits".to_owned();
+    }
     if !built {
         return "no engine is built: the model itself is run".to_owned();
     }
@@ -298,13 +301,18 @@ fn serves(engine: &ValidatedEngine, fit: Option<&Fit>, native: bool, on_gpu: boo
         return steps;
     };
     steps.push(step("once proven", who));
-    for fallback in &engine.fallback.order {
+    for (index, fallback) in engine.fallback.order.iter().enumerate() {
+        let when = if index == 0 {
+            "when it fails"
+        } else {
+            "when that fails too"
+        };
         let who = match fallback {
             FallbackBackend::LastGood if native => "the last good engine, if there is one".into(),
             FallbackBackend::LastGood => "the last good image, if there is one".to_owned(),
             FallbackBackend::Ollama => ollama.clone().unwrap_or_default(),
         };
-        steps.push(step("when it fails", who));
+        steps.push(step(when, who));
     }
     steps
 }

@@ -259,6 +259,27 @@ fn a_warm_fallback_is_counted_beside_the_engine() {
 }
 
 #[test]
+fn a_fallback_that_does_not_fit_by_itself_is_said() {
+    let found = fit(
+        &fixture("orin-nano-8"),
+        &model("hermes3:8b"),
+        &request(Precision::Auto),
+    );
+    let said = |fit: &Fit| {
+        fit.notes
+            .iter()
+            .any(|note| note.contains("the fallback alone needs"))
+    };
+    assert!(said(&found), "{:?}", found.notes);
+    let found = fit(
+        &fixture("orin-nx-16"),
+        &model("hermes3:8b"),
+        &request(Precision::Auto),
+    );
+    assert!(!said(&found), "{:?}", found.notes);
+}
+
+#[test]
 fn a_build_that_does_not_fit_beside_the_fallback_says_so() {
     let found = fit(
         &fixture("orin-nx-16"),

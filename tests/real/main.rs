@@ -6,5 +6,6 @@
 mod engine;
 mod gateway;
 mod guard;
+mod hostile_models;
 mod tokenizer;
 mod tools;

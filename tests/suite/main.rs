@@ -4,4 +4,5 @@ mod crds;
 mod gateway;
 mod generated;
 mod layering;
+mod plan;
 mod samples;

@@ -9,7 +9,7 @@ use super::{Exit, fail, out};
 use crate::api::{self, EnginePolicy, ModelSource, ValidatedEngine};
 use crate::engine::{Known, outlook};
 use crate::hardware::{Hardware, probe};
-use crate::model::gguf::GgufFile;
+use crate::model::gguf::{GgufError, GgufFile};
 use crate::model::{self, catalogue, ollama_store};
 
 mod render;
@@ -129,7 +129,11 @@ fn by_name(name: &str) -> Known {
 
 fn from_file(path: &Path, digest: Option<String>) -> Result<Known, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("the model {}: {error}", path.display());
-    let header = GgufFile::open(path).map_err(|error| wrong(&error))?;
+    let header = GgufFile::open(path).map_err(|error| match error {
+        // These name the file themselves.
+        GgufError::Open { .. } | GgufError::NotAFile { .. } => error.to_string(),
+        other => wrong(&other),
+    })?;
     let facts = model::check(&header).map_err(|error| wrong(&error))?;
     Ok(Known::File {
         facts: Box::new(facts),
