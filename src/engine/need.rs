@@ -78,12 +78,8 @@ fn weights(facts: &ModelFacts, format: Format) -> Result<Line, String> {
             return Ok(Line::new("weights", facts.parameters() * 2, how));
         }
         Format::AsInFile => {
-            let types: Vec<_> = facts.bytes_by_type.keys().map(String::as_str).collect();
-            let how = format!("the file's tensors ({})", types.join(", "));
-            return match facts.file_bytes() {
-                0 => Err("the file is not there yet, so its size is not known".to_owned()),
-                bytes => Ok(Line::new("weights", bytes, how)),
-            };
+            let (bytes, how) = file_weights(facts);
+            return Ok(Line::new("weights", bytes, how));
         }
         Format::Int8 | Format::Fp8 => (linear, "8 bits".to_owned()),
         Format::Int4 => {
@@ -98,6 +94,26 @@ fn weights(facts: &ModelFacts, format: Format) -> Result<Line, String> {
     };
     let how = format!("{} × {how}; {rest}", count(linear));
     Ok(Line::new("weights", bytes + kept, how))
+}
+
+/// Bytes of the GGUF file's weights; an estimate where there is no file yet.
+fn file_weights(facts: &ModelFacts) -> (u64, String) {
+    let bytes = facts.file_bytes();
+    if bytes > 0 {
+        let types: Vec<_> = facts.bytes_by_type.keys().map(String::as_str).collect();
+        return (bytes, format!("the file's tensors: {}", types.join(", ")));
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate"
+    )]
+    let estimate = (facts.parameters() as f64 * Q4_K_M_BITS / 8.0) as u64;
+    (
+        estimate,
+        "Q4_K_M, estimated: the file is not here".to_owned(),
+    )
 }
 
 fn kv_cache(facts: &ModelFacts, request: &Request, on_cpu: bool) -> Line {
@@ -171,20 +187,7 @@ pub fn fallback_need(facts: &ModelFacts, request: &Request) -> Option<FallbackNe
     use crate::api::Residency;
 
     let residency = request.fallback?;
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an estimate"
-    )]
-    let (weights, kind) = match facts.file_bytes() {
-        0 => (
-            (facts.parameters() as f64 * Q4_K_M_BITS / 8.0) as u64,
-            "Q4_K_M, estimated",
-        ),
-        bytes => (bytes, "the file"),
-    };
-    let tokens = u64::from(request.context_tokens());
+    let (weights, kind) = file_weights(facts);
     let serving = weights + facts.kv_bytes_per_token() * tokens + OLLAMA_RUNTIME;
     let loaded = format!(
         "weights {} ({kind}), KV cache of one sequence, runner",

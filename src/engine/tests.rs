@@ -318,12 +318,18 @@ fn without_a_gpu_the_file_is_run_as_it_is() {
     hardware.jetson = None;
     hardware.gpu = None;
     let mut facts = model("smollm2:135m");
-    let found = fit(&hardware, &facts, &request(Precision::Auto));
-    assert!(
-        found.refusals[0].contains("not there yet"),
-        "{:?}",
-        found.refusals
-    );
+    let estimated = fit(&hardware, &facts, &request(Precision::Auto));
+    let how = |fit: &Fit| {
+        fit.served()
+            .unwrap()
+            .need
+            .as_ref()
+            .unwrap()
+            .weights
+            .how
+            .clone()
+    };
+    assert!(how(&estimated).contains("estimated"), "{}", how(&estimated));
     facts.bytes_by_type.insert("Q4_1".to_owned(), 96_576_768);
     let found = fit(&hardware, &facts, &request(Precision::Int8));
     assert_eq!(
@@ -331,6 +337,7 @@ fn without_a_gpu_the_file_is_run_as_it_is() {
         ("Cpu", Some(Format::AsInFile))
     );
     assert_eq!(found.build, None);
+    assert!(how(&found).contains("Q4_1"), "{}", how(&found));
 }
 
 #[test]
