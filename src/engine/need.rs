@@ -188,6 +188,7 @@ pub fn fallback_need(facts: &ModelFacts, request: &Request) -> Option<FallbackNe
 
     let residency = request.fallback?;
     let (weights, kind) = file_weights(facts);
+    let tokens = u64::from(request.context_tokens());
     let serving = weights + facts.kv_bytes_per_token() * tokens + OLLAMA_RUNTIME;
     let loaded = format!(
         "weights {} ({kind}), KV cache of one sequence, runner",

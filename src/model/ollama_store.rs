@@ -91,8 +91,8 @@ mod tests {
                 {{"mediaType":"{MODEL_LAYER}","digest":"{digest}","size":4}}]}}"#
         );
         std::fs::write(folder.join("8b"), manifest).unwrap();
-        std::fs::create_dir_all(store.path().join("blobs")).unwrap();
         let blob = store.path().join("blobs").join(digest.replace(':', "-"));
+        std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
         std::fs::write(blob, "GGUF").unwrap();
         store
     }
