@@ -102,10 +102,20 @@ pub fn find(name: &str) -> Option<ModelFacts> {
 /// Lower-case words, split at punctuation and also between letters and a following digit
 /// (`hermes3` is `hermes` and `3`), both forms kept.
 fn words(name: &str) -> Vec<String> {
-    let lower = name.to_lowercase();
+    // A dot belongs to a word only within a number: `3.1`, but not `8b.gguf`.
+    let lower: Vec<char> = name.to_lowercase().chars().collect();
+    let digit = |at: usize| lower.get(at).is_some_and(char::is_ascii_digit);
+    let kept: String = lower
+        .iter()
+        .enumerate()
+        .map(|(at, &one)| match one {
+            '.' if at > 0 && digit(at - 1) && digit(at + 1) => '.',
+            one if one.is_alphanumeric() => one,
+            _ => ' ',
+        })
+        .collect();
     let mut words = Vec::new();
-    for word in lower.split(|one: char| !(one.is_alphanumeric() || one == '.')) {
-        let word = word.trim_matches('.');
+    for word in kept.split(' ') {
         if word.is_empty() {
             continue;
         }
@@ -131,6 +141,10 @@ mod tests {
             ("hermes3:8b-llama3.1-q4_K_M", "Hermes-3-Llama-3.1-8B"),
             (
                 "NousResearch/Hermes-3-Llama-3.1-8B-GGUF",
+                "Hermes-3-Llama-3.1-8B",
+            ),
+            (
+                "https://models.example.com/Hermes-3-Llama-3.1-8B.Q4_K_M.gguf",
                 "Hermes-3-Llama-3.1-8B",
             ),
             ("hermes3:3b", "Hermes-3-Llama-3.2-3B"),
