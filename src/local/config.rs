@@ -103,6 +103,8 @@ impl Served {
     /// The question whether it fits on a machine, beside a fallback kept as `engine` says.
     pub fn request(&self, engine: &ValidatedEngine) -> Request {
         Request {
+            // There is no TensorRT back end yet: `run` serves on the CPU wherever it is.
+            tensorrt: false,
             precision: self.precision,
             slots: self.slots,
             max_input_tokens: self.max_input_tokens,

@@ -159,7 +159,7 @@ impl Supervisor {
                 (stored.revision, known)
             })
             .collect();
-        let memory_bytes = crate::engine::budget(&hardware).left.0;
+        let memory_bytes = crate::engine::budget(&hardware, false).left.0;
         let report = Report {
             pid: std::process::id(),
             ..Report::default()
