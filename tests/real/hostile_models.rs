@@ -319,9 +319,11 @@ fn a_thousand_mutations_are_errors_or_models_and_llama_cpp_survives_those_accept
     let (accepted, peak, reasons) = accepted(&model);
     // Both happen often, or the mutations test nothing; and errors tell many different stories.
     let count = accepted.len();
+    let (mutations, loads) = extent();
+    let share = count * 100 / usize::try_from(mutations).unwrap();
     assert!(
-        (50..800).contains(&count),
-        "{count} of {MUTATIONS} were accepted"
+        (5..80).contains(&share),
+        "{count} of {mutations} were accepted"
     );
     assert!(reasons > 200, "only {reasons} different errors");
     assert!(peak < 96 << 10, "the parser's process took {peak} KiB");
