@@ -18,6 +18,8 @@ mod listen;
 mod plan;
 mod process;
 mod run;
+#[cfg(feature = "cpu")]
+mod serve;
 mod status;
 
 /// Stable exit codes of all subcommands.
@@ -62,6 +64,8 @@ enum Command {
     Status(status::Args),
     #[command(hide = true)]
     Guard(guard::Args),
+    #[cfg(feature = "cpu")]
+    Serve(serve::Args),
 }
 
 /// Parses the command line and runs the subcommand.
@@ -77,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => args.run(),
         Command::Status(args) => args.run().into(),
         Command::Guard(args) => args.run(),
+        #[cfg(feature = "cpu")]
+        Command::Serve(args) => args.run().into(),
     }
 }
 

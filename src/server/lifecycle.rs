@@ -37,7 +37,6 @@ pub async fn bring_up(
         Err(panic) => return state.advance(Phase::Failed(format!("loading failed: {panic}"))),
     };
     let service = state.install(loaded);
-    watch(&state, &service);
     match warm_up(&service).await {
         Ok(()) => {
             state.advance(Phase::Ready);
@@ -52,13 +51,14 @@ pub async fn bring_up(
 }
 
 /// A server whose engine died must not look well.
-fn watch(state: &Arc<ServerState>, service: &Arc<Service>) {
-    let (state, service) = (Arc::clone(state), Arc::clone(service));
-    tokio::spawn(async move {
-        if let EngineState::Failed(reason) = service.engine.stopped().await {
-            state.advance(Phase::Failed(format!("the engine failed: {reason}")));
-        }
-    });
+async fn watch(state: Arc<ServerState>) {
+    state.reached(|phase| *phase != Phase::Loading).await;
+    let Some(service) = state.loaded() else {
+        return;
+    };
+    if let EngineState::Failed(reason) = service.engine.stopped().await {
+        state.advance(Phase::Failed(format!("the engine failed: {reason}")));
+    }
 }
 
 /// Serves until `token` is cancelled, then drains: `/readyz` says no first, no running answer is
@@ -79,6 +79,7 @@ pub async fn serve(
         state.connections.clone(),
         shutdown.clone(),
     ));
+    let watching = tokio::spawn(watch(Arc::clone(&state)));
     let failed = state.reached(|phase| matches!(phase, Phase::Failed(_)));
     tokio::select! {
         () = token.cancelled() => drain(&state, &shutdown).await,
@@ -90,6 +91,7 @@ pub async fn serve(
     if let Err(error) = serving.await {
         tracing::error!(%error, "the accept loop ended badly");
     }
+    watching.abort();
     match state.phase() {
         Phase::Failed(reason) => Err(ServeError::Engine(reason)),
         _ => Ok(()),
@@ -102,7 +104,10 @@ async fn drain(state: &Arc<ServerState>, shutdown: &Shutdown) {
     tokio::time::sleep(state.config.drain_delay).await;
     state.advance(Phase::Draining);
     shutdown.drain.cancel();
-    if let Some(service) = state.loaded() {
-        service.engine.drain(state.config.grace).await;
+    let Some(service) = state.loaded() else {
+        return;
+    };
+    if let EngineState::Failed(reason) = service.engine.drain(state.config.grace).await {
+        state.advance(Phase::Failed(format!("the engine failed: {reason}")));
     }
 }

@@ -13,6 +13,7 @@ pub mod generation;
 mod handlers;
 pub mod http;
 pub mod lifecycle;
+pub mod load;
 pub mod metrics;
 pub mod model;
 pub mod request;

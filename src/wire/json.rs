@@ -57,12 +57,11 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, JsonError> {
 }
 
 fn classify(path: String, error: &serde_json::Error) -> JsonError {
-    if !error.is_data() {
-        return JsonError::Syntax {
-            problem: error.to_string(),
-        };
-    }
     let full = error.to_string();
+    // A number that does not fit its field is valid JSON.
+    if !error.is_data() && !full.starts_with("number out of range") {
+        return JsonError::Syntax { problem: full };
+    }
     // serde_json appends the position, which says nothing beside the path.
     let problem = full
         .rsplit_once(" at line ")

@@ -6,3 +6,4 @@ mod generated;
 mod layering;
 mod plan;
 mod samples;
+mod server;

@@ -7,7 +7,7 @@ use crate::backend::TokenId;
 use crate::server::generation::GenerationRequest;
 use crate::text::TextModel;
 use crate::text::constraint::{Constraint, ConstraintError, GrammarSpec};
-use crate::text::template::{ChatMessage, RenderInput, TemplateError, ToolDefinition};
+use crate::text::template::{RenderInput, TemplateError};
 use crate::text::tokenizer::Specials;
 use crate::text::tools::{ToolChoice, ToolFormat, ToolParser};
 use crate::wire::{ApiError, ErrorKind};
@@ -100,24 +100,12 @@ fn render(
     offer_tools: bool,
     around: &Surroundings<'_>,
 ) -> Result<Vec<TokenId>, ApiError> {
-    let knows_tools = around.text.tool_format.is_some();
-    let described;
-    let messages = if offer_tools && !knows_tools {
-        described = with_tools_described(&chat.messages, &chat.tools);
-        &described
-    } else {
-        &chat.messages
-    };
     let prompt = around
         .text
         .template
         .render(&RenderInput {
-            messages,
-            tools: if offer_tools && knows_tools {
-                &chat.tools
-            } else {
-                &[]
-            },
+            messages: &chat.messages,
+            tools: if offer_tools { &chat.tools } else { &[] },
             add_generation_prompt: true,
             now: Some(around.now),
             ..RenderInput::default()
@@ -129,57 +117,6 @@ fn render(
         })?;
     check_bytes(prompt.text().len(), around)?;
     Ok(prompt.tokens(&around.text.tokenizer))
-}
-
-/// For models whose template knows no tools: the same words that Hermes models were trained with,
-/// at the end of the system message.
-fn with_tools_described(messages: &[ChatMessage], tools: &[ToolDefinition]) -> Vec<ChatMessage> {
-    let list: Vec<String> = tools
-        .iter()
-        .map(|tool| serde_json::json!({ "type": "function", "function": tool }).to_string())
-        .collect();
-    let words = format!(
-        "You are a function calling AI model. You are provided with function signatures within \
-         <tools></tools> XML tags. You may call one or more functions to assist with the user \
-         query. Don't make assumptions about what values to plug into functions.\n\
-         <tools>\n{}\n</tools>\n\
-         For each function call return a JSON object with the function name and arguments within \
-         <tool_call></tool_call> XML tags:\n\
-         <tool_call>\n{{\"name\": <function-name>, \"arguments\": <args-dict>}}\n</tool_call>",
-        list.join("\n")
-    );
-    let mut messages = messages.to_vec();
-    for message in &mut messages {
-        flatten_for_plain_template(message);
-    }
-    match messages
-        .first_mut()
-        .filter(|message| message.role == "system")
-    {
-        Some(system) => {
-            let before = system.content.take().unwrap_or_default();
-            system.content = Some(format!("{before}\n\n{words}"));
-        }
-        None => messages.insert(0, ChatMessage::new("system", &words)),
-    }
-    messages
-}
-
-/// Earlier calls and their answers, which such a template would drop or refuse, as text.
-fn flatten_for_plain_template(message: &mut ChatMessage) {
-    if message.role == "tool" {
-        let answer = message.content.take().unwrap_or_default();
-        message.content = Some(format!("<tool_response>\n{answer}\n</tool_response>"));
-        message.role = "user".into();
-    }
-    for call in message.tool_calls.drain(..) {
-        let call = serde_json::json!({ "name": call.name, "arguments": call.arguments });
-        let content = message.content.get_or_insert_with(String::new);
-        if !content.is_empty() {
-            content.push('\n');
-        }
-        content.push_str(&format!("<tool_call>\n{call}\n</tool_call>"));
-    }
 }
 
 fn raw_tokens(text: &str, around: &Surroundings<'_>) -> Result<Vec<TokenId>, ApiError> {
@@ -302,36 +239,5 @@ mod tests {
             .unwrap(),
             100
         );
-    }
-
-    #[test]
-    fn tools_are_described_to_a_model_whose_template_knows_none() {
-        let tools = [ToolDefinition {
-            name: "weather".into(),
-            description: None,
-            parameters: serde_json::json!({ "type": "object" }),
-        }];
-        let described = with_tools_described(&[ChatMessage::new("user", "hi")], &tools);
-        assert_eq!(described[0].role, "system");
-        assert!(
-            described[0]
-                .content
-                .as_deref()
-                .unwrap()
-                .contains("\"name\":\"weather\"")
-        );
-        let mut answer = ChatMessage::new("tool", "sunny");
-        answer.tool_call_id = Some("call_1".into());
-        let both = [ChatMessage::new("system", "Be brief."), answer];
-        let described = with_tools_described(&both, &tools);
-        assert!(
-            described[0]
-                .content
-                .as_deref()
-                .unwrap()
-                .starts_with("Be brief.\n\n")
-        );
-        assert_eq!(described[1].role, "user");
-        assert!(described[1].content.as_deref().unwrap().contains("sunny"));
     }
 }
