@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::process::{descriptors, exit_with_parent};
 use super::listen::Listen;
+use super::process::{descriptors, exit_with_parent};
 use super::{Exit, fail};
 use crate::backend::llama::{LlamaConfig, LlamaLoader};
 use crate::server::auth::ApiKeys;
@@ -130,9 +130,15 @@ impl Args {
             Ok(Err(error)) => return fail(Exit::Environment, &error),
             Err(error) => return fail(Exit::Environment, &error),
         };
-        let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let loopback = listener
+            .local_addr()
+            .is_ok_and(|address| address.ip().is_loopback());
         let token = CancellationToken::new();
-        let state = ServerState::new(self.server_config(loopback), keys, Arc::new(Metrics::new(BACKEND)));
+        let state = ServerState::new(
+            self.server_config(loopback),
+            keys,
+            Arc::new(Metrics::new(BACKEND)),
+        );
         if let Err(error) = watch_signals(token.clone(), &state, self.api_keys_file.clone()) {
             return fail(Exit::Environment, &format!("cannot watch signals: {error}"));
         }

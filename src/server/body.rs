@@ -66,7 +66,10 @@ pub async fn receive_within(reception: &Reception, request: Request) -> Result<R
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
-        discard(body).await;
+        // A client that asks first has not begun to send, and must not be told to.
+        if !parts.headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
         return Err(too_large(limit));
     }
     let deadline = Instant::now() + reception.timeout;

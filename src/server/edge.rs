@@ -7,7 +7,8 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tracing::Instrument;
 
 use super::state::{Phase, ServerState};
 use crate::wire::{ApiError, BACKEND_HEADER, ErrorKind, Protocol, REQUEST_ID_HEADER};
@@ -48,11 +49,13 @@ pub async fn edge(
     let (method, route) = (request.method().clone(), route_label(request.uri().path()));
     let protocol = Protocol::of_path(request.uri().path());
     request.extensions_mut().insert(RequestId(id.clone()));
+    let span = tracing::info_span!("request", request_id = id, %method, route);
     let response = match admit(&state, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next.run(request).instrument(span.clone()).await,
         Err(error) => Failure(error).into_response(),
     };
-    let mut response = write_error(response, protocol, &id);
+    let _within = span.enter();
+    let mut response = write_error(response, protocol);
     let headers = response.headers_mut();
     headers.insert(
         BACKEND_HEADER,
@@ -66,28 +69,28 @@ pub async fn edge(
     }
     let status = response.status().as_u16();
     state.metrics.request(route, status);
-    log(&id, &method, route, status, began);
+    log(route, status, began);
     response
 }
 
-fn log(id: &str, method: &Method, route: &'static str, status: u16, began: Instant) {
+fn log(route: &'static str, status: u16, began: Instant) {
     let milliseconds = began.elapsed().as_secs_f64() * 1e3;
     if OPEN_PATHS.contains(&route) || route == "/metrics" {
-        tracing::debug!(request_id = id, %method, route, status, milliseconds, "request");
+        tracing::debug!(status, milliseconds, "answered");
     } else {
-        tracing::info!(request_id = id, %method, route, status, milliseconds, "request");
+        tracing::info!(status, milliseconds, "answered");
     }
 }
 
-fn write_error(response: Response, protocol: Protocol, id: &str) -> Response {
+fn write_error(response: Response, protocol: Protocol) -> Response {
     let Some(error) = response.extensions().get::<Arc<ApiError>>().cloned() else {
         return response;
     };
     let diagnostic = error.diagnostic.as_deref().unwrap_or_default();
     if error.status().is_server_error() {
-        tracing::warn!(request_id = id, code = error.kind.code(), %error, diagnostic, "refused");
+        tracing::warn!(code = error.kind.code(), %error, diagnostic, "refused");
     } else {
-        tracing::debug!(request_id = id, code = error.kind.code(), %error, diagnostic, "refused");
+        tracing::debug!(code = error.kind.code(), %error, diagnostic, "refused");
     }
     let mut written = error.to_response(protocol).map(axum::body::Body::from);
     if matches!(error.kind, ErrorKind::TooLarge | ErrorKind::RequestTimeout) {

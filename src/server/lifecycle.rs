@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::http::{self, Shutdown};
@@ -81,12 +82,19 @@ pub async fn serve(
     ));
     let watching = tokio::spawn(watch(Arc::clone(&state)));
     let failed = state.reached(|phase| matches!(phase, Phase::Failed(_)));
-    tokio::select! {
-        () = token.cancelled() => drain(&state, &shutdown).await,
-        () = failed => shutdown.drain.cancel(),
-    }
-    // Those whose answer failed with the engine are being told.
-    let _out_of_patience = tokio::time::timeout(FLUSH, state.connections.idle()).await;
+    let flush_until = tokio::select! {
+        () = token.cancelled() => {
+            let grace_ends = Instant::now() + state.config.drain_delay + state.config.grace;
+            drain(&state, &shutdown).await;
+            grace_ends.max(Instant::now() + FLUSH)
+        }
+        () = failed => {
+            shutdown.drain.cancel();
+            Instant::now() + FLUSH
+        }
+    };
+    // Answers that are complete or failed are still being read.
+    let _out_of_patience = tokio::time::timeout_at(flush_until, state.connections.idle()).await;
     shutdown.stop.cancel();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the accept loop ended badly");

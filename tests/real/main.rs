@@ -3,6 +3,7 @@
 //! None is skipped when a part is missing: it fails and names `make tools`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod clients;
 mod engine;
 mod gateway;
 mod guard;
