@@ -88,7 +88,7 @@ impl<'a> Context<'a> {
     }
 
     /// The engine that serves and may go on serving until a better one is proven. While the route
-    /// table is unknown: the one that served when it was last known.
+    /// table is unknown: a proven one of the revision that served when it was last known.
     pub(super) fn incumbent(&self) -> Option<&'a Instance> {
         let ready = |one: &&'a Instance| one.phase == Phase::Ready && self.is_live(one);
         match self.observed.routed {
@@ -102,6 +102,7 @@ impl<'a> Context<'a> {
                 .iter()
                 .filter(ready)
                 .filter(|one| Some(&one.revision) == self.durable.active.as_ref())
+                .filter(|one| one.is_proven())
                 .max_by_key(|one| one.id),
         }
     }

@@ -233,7 +233,7 @@ fn drive_live(ctx: &mut Context<'_>, one: &Instance) -> bool {
     if prove {
         ctx.act(Action::Prove { instance: one.id });
     }
-    let proven = serves || is_proven(one);
+    let proven = serves || one.is_proven();
     let interval = ctx.policy().probe_interval;
     if proven && one.health.is_none_or(|health| health.interval != interval) {
         ctx.act(Action::Watch {
@@ -242,17 +242,6 @@ fn drive_live(ctx: &mut Context<'_>, one: &Instance) -> bool {
         });
     }
     proven
-}
-
-/// Whether the last proof says that the engine generates.
-pub(super) const fn is_proven(one: &Instance) -> bool {
-    matches!(
-        one.proof,
-        Proof::Done {
-            smoke: Verdict::Good,
-            ..
-        }
-    )
 }
 
 fn live_words(ctx: &Context<'_>, one: &Instance) -> (Reason, String) {
@@ -282,7 +271,7 @@ fn live_words(ctx: &Context<'_>, one: &Instance) -> (Reason, String) {
             Reason::Soaking,
             "The engine serves, and is watched before it counts as good",
         ),
-        _ if is_proven(one) => say(Reason::Promoting, "The gateway moves new requests over"),
+        _ if one.is_proven() => say(Reason::Promoting, "The gateway moves new requests over"),
         _ => say(Reason::Proving, "The engine runs and is being measured"),
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum Event {
         smoke: u8,
         objectives: u8,
     },
+    /// The prober is lost: running proofs never end.
+    ProofHangs,
     /// Running work fails.
     WorkFails {
         transient: bool,
@@ -74,6 +76,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
         4 => any::<u8>().prop_map(Event::Exit),
         1 => any::<u8>().prop_map(Event::Vanish),
         3 => (0..3_u8, 0..3_u8).prop_map(|(smoke, objectives)| Event::Proof { smoke, objectives }),
+        1 => Just(Event::ProofHangs),
         2 => any::<bool>().prop_map(|transient| Event::WorkFails { transient }),
         1 => Just(Event::WorkMoves),
         1 => Just(Event::GatewayFails),
@@ -110,6 +113,19 @@ fn nature() -> impl Strategy<Value = Nature> {
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
+/// Memory of the node in MiB: too little for an engine (5,000), enough for it alone, beside the
+/// fallback (3,000), for two engines, for all, for plenty.
+fn memory() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        1 => Just(4_500_u64),
+        2 => Just(6_000),
+        3 => Just(8_500),
+        2 => Just(11_000),
+        3 => Just(13_500),
+        3 => Just(24_000),
+    ]
+}
+
 /// A world: whose shell, how the node and the revisions are, what the user wants.
 pub(super) fn world() -> impl Strategy<Value = World> {
     let fallback = prop_oneof![
@@ -121,7 +137,7 @@ pub(super) fn world() -> impl Strategy<Value = World> {
         any::<bool>(),
         prop::collection::vec(nature(), NAMES.len()),
         (
-            4_000..20_000_u64,
+            memory(),
             prop::option::weighted(0.85, fallback),
             any::<bool>(),
         ),
@@ -158,6 +174,7 @@ pub(super) fn world() -> impl Strategy<Value = World> {
                     .as_mut()
                     .expect("new worlds have one")
                     .memory_bytes = memory * MIB;
+                world.whole = memory * MIB;
                 world.revisions.clear();
                 for (name, nature) in NAMES.into_iter().zip(natures) {
                     world.natures.insert(rev(name), nature);
@@ -301,6 +318,16 @@ fn fault(world: &mut World, event: &Event) {
                 }
             }
         }
+        Event::ProofHangs => {
+            let running = |one: &&Instance| matches!(one.proof, Proof::Running { .. });
+            let ids: Vec<_> = world
+                .engines
+                .iter()
+                .filter(running)
+                .map(|one| one.id)
+                .collect();
+            world.stuck.extend(ids);
+        }
         Event::WorkFails { transient } => {
             if let Some((id, work)) = world.running_work() {
                 let failure = failure(Reason::ModelUnreachable, *transient);
@@ -363,7 +390,7 @@ pub(super) fn heal(world: &mut World) {
         };
     }
     if let Some(node) = &mut world.node {
-        node.memory_bytes = node.memory_bytes.max(16_000 * MIB);
+        node.memory_bytes = world.whole;
     }
     if world.desired.lifecycle != Lifecycle::Run {
         world.edit(|desired| desired.lifecycle = Lifecycle::Run);

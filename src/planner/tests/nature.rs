@@ -81,6 +81,7 @@ impl World {
                 Nature::HangsAtStart => {}
                 _ => self.with(id, |one| one.phase = Phase::Ready),
             },
+            (Phase::Ready, Proof::Running { .. }) if self.stuck.contains(&id) => {}
             (Phase::Ready, Proof::Running { .. }) => {
                 let (smoke, objectives) = verdicts(nature);
                 self.with(id, |one| {

@@ -17,7 +17,7 @@ use proptest::test_runner::{TestError, TestRunner};
 
 use super::events::{Event, event, heal, play, world};
 use super::laws::Laws;
-use super::world::{Nature, World};
+use super::world::{MIB, Nature, World};
 use crate::planner::*;
 
 /// What the world must have come to when faults have stopped.
@@ -62,6 +62,46 @@ fn assert_arrived(world: &World) {
     }
 }
 
+/// Where the desired revision cannot serve, the last good one does, if the user wants that and it can.
+fn assert_rolled_back(world: &World) {
+    let status = world.status();
+    let Some(good) = world.disk.last_good.as_ref() else {
+        return;
+    };
+    let stored = world.revisions.iter().find(|one| one.id == *good);
+    let complete = stored.is_some_and(|one| {
+        let artefact = &one.artefact;
+        let bundle = [&artefact.bundle, &artefact.build].contains(&&Step::Done);
+        artefact.model == Step::Done && (one.build == BuildNeed::None || bundle)
+    });
+    let marked = world
+        .disk
+        .entry(good)
+        .is_some_and(|entry| entry.attempts > 0);
+    let expected = status.is_true(ConditionType::Stalled)
+        && *good != world.desired.revision
+        && world.desired.policy.last_good == LastGoodUse::First
+        && world.nature(good) == Nature::Good
+        && world.whole >= 5_000 * MIB
+        && complete
+        && !marked;
+    if expected {
+        assert_eq!(
+            status.active_backend,
+            ActiveBackend::LastGood,
+            "I14: {status:#?}"
+        );
+    }
+}
+
+/// Whether the node is big enough for an engine, and for building it beside the fallback.
+fn has_room(world: &World) -> bool {
+    let fallback = world.desired.policy.fallback;
+    let fallback = fallback.map_or(0, |fallback| fallback.memory_bytes);
+    let build = world.build.unwrap_or(0);
+    world.whole >= 5_000 * MIB && (build == 0 || build + fallback <= world.whole)
+}
+
 /// Plays a history to its end; gives back what was seen on the way.
 fn history(mut world: World, events: &[Event]) -> Laws {
     let mut laws = Laws::default();
@@ -86,11 +126,12 @@ fn history(mut world: World, events: &[Event]) -> Laws {
         assert_eq!(last_good, world.disk.last_good);
         assert_eq!(promotions, laws.promotions.len(), "I6: it flaps");
     }
+    assert_rolled_back(&world);
     // A new token asks for one more round: what is good must then serve.
     world.edit(|desired| desired.retry_token = Some("again".to_owned()));
     world.run_on(&mut laws, 2_000);
     assert_arrived(&world);
-    if world.nature(&world.desired.revision) == Nature::Good {
+    if world.nature(&world.desired.revision) == Nature::Good && has_room(&world) {
         assert!(
             world.status().is_true(ConditionType::Ready),
             "I14: {:#?}",

@@ -2,7 +2,7 @@
 //! it is told, and lets things happen in between. It knows the truth (how each revision really is,
 //! what really runs), which the laws compare the planner with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::planner::*;
@@ -68,6 +68,10 @@ pub(super) struct World {
     pub(super) build: Option<u64>,
     /// Whether engines want the GPU alone.
     pub(super) exclusive: bool,
+    /// Engines whose proof never ends by itself.
+    pub(super) stuck: BTreeSet<InstanceId>,
+    /// Memory of the node when nobody else takes any.
+    pub(super) whole: u64,
     hidden_node: Option<Node>,
     /// Last plan's report.
     pub(super) last: Option<Plan>,
@@ -140,6 +144,8 @@ impl World {
             garbage: Garbage::Idle,
             build: None,
             exclusive: false,
+            stuck: BTreeSet::new(),
+            whole: 16_000 * MIB,
             hidden_node: None,
             last: None,
         };
@@ -273,9 +279,10 @@ impl World {
                 serving_since: None,
                 health: None,
             }),
-            Action::Prove { instance } => self.with(*instance, |one| {
-                one.proof = Proof::Running { since };
-            }),
+            Action::Prove { instance } => {
+                self.stuck.remove(instance);
+                self.with(*instance, |one| one.proof = Proof::Running { since });
+            }
             Action::Watch { instance, interval } => self.with(*instance, |one| {
                 let health = one.health.get_or_insert_with(Health::default);
                 health.interval = *interval;

@@ -232,6 +232,19 @@ pub struct Instance {
     pub health: Option<Health>,
 }
 
+impl Instance {
+    /// Whether the last proof says that it generates.
+    pub const fn is_proven(&self) -> bool {
+        matches!(
+            self.proof,
+            Proof::Done {
+                smoke: Verdict::Good,
+                ..
+            }
+        )
+    }
+}
+
 /// Life of an engine process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {

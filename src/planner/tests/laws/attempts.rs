@@ -39,11 +39,42 @@ impl Laws {
         }
     }
 
-    pub(super) fn note_failures(&mut self, observed: &Observed, plan: &Plan, now: u64) {
-        if plan.memory.crashed_at.is_empty() {
-            // The shell was restarted (or all is well): the wait may be cut short.
-            self.crashed_at.clear();
+    /// A revision is held to be what cuts its starts off only when they were cut off.
+    pub(super) fn i6_interrupted(&mut self, observed: &Observed, plan: &Plan) {
+        let policy = &observed.desired.policy;
+        for entry in &plan.durable.ledger {
+            let attempts =
+                |durable| page(observed, durable, &entry.revision).map_or(0, |p| p.attempts);
+            let interrupted = entry.failure.as_ref().map(|failure| failure.reason);
+            if attempts(&plan.durable) <= attempts(&observed.durable)
+                || interrupted != Some(Reason::StartInterrupted)
+            {
+                continue;
+            }
+            let open = self.open_starts.values();
+            let open = open.filter(|revision| **revision == entry.revision).count();
+            let enough = open >= usize::try_from(policy.start_limit).unwrap_or(usize::MAX);
+            assert!(enough, "I6: {} was not cut off: {open}", entry.revision);
         }
+        for action in &plan.actions {
+            match action {
+                Action::StartEngine {
+                    instance, revision, ..
+                } => {
+                    self.open_starts.insert(*instance, revision.clone());
+                }
+                Action::StopEngine { instance, .. } => {
+                    self.open_starts.remove(instance);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn note_failures(&mut self, observed: &Observed, plan: &Plan, now: u64) {
+        // After a restart of the shell the wait may be cut short.
+        let known = |id: &RevisionId, _: &mut u64| plan.memory.crashed_at.contains_key(id);
+        self.crashed_at.retain(known);
         for entry in &plan.durable.ledger {
             let attempts =
                 |durable| page(observed, durable, &entry.revision).map_or(0, |p| p.attempts);
@@ -52,6 +83,10 @@ impl Laws {
             }
             let crashes =
                 |durable| page(observed, durable, &entry.revision).map_or(0, |p| p.crashes);
+            if attempts(&plan.durable) > attempts(&observed.durable) {
+                let active = plan.durable.active.as_ref() == Some(&entry.revision);
+                assert!(!active, "I3: {} failed and stays active", entry.revision);
+            }
             if crashes(&plan.durable) > crashes(&observed.durable) {
                 self.crashed_at.insert(entry.revision.clone(), now);
             }

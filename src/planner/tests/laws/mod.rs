@@ -42,6 +42,8 @@ pub(super) struct Laws {
     failed_at: BTreeMap<RevisionId, u64>,
     crashed_at: BTreeMap<RevisionId, u64>,
     generation: u64,
+    /// Engines that were ordered and never told to end.
+    open_starts: BTreeMap<InstanceId, RevisionId>,
     /// The primary in force and since when, with breaks only where it really was interrupted.
     serving: Option<(InstanceId, u64)>,
     /// Engines whose smoke generation was really good.
@@ -70,6 +72,7 @@ impl Laws {
         serving::i2_never_dark(observed, plan);
         self.i5_quarantine(observed, plan, world.now);
         attempts::i6_counting(observed, plan, world.now);
+        self.i6_interrupted(observed, plan);
         self.i7_last_good(observed, plan, world.now);
         self.i7_only_proven_engines_serve(observed, plan);
         serving::i8_ready(world, observed, plan);

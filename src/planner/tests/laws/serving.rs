@@ -120,6 +120,9 @@ pub(super) fn i2_last_good_and_fallback(world: &World, observed: &Observed, plan
                 assert!(down || unwanted, "I2: {action:?} while it is wanted");
             }
             Action::ParkFallback => {
+                let reached = observed.routed.is_some_and(|route| route.fallback);
+                let gateway = matches!(observed.gateway, Service::Ready { .. });
+                assert!(!reached || !gateway, "I2: parked while requests reach it");
                 let fallback = fallback.expect("I2: no fallback to park");
                 let tight = observed.revisions.iter().any(|one| match one.fit {
                     Fit::Fits { memory_bytes, .. } => {

@@ -181,3 +181,32 @@ fn a_tensorrt_engine_is_fetched_where_the_registry_has_it_and_built_where_not() 
         assert_eq!(story.backend(), ActiveBackend::TensorRT);
     }
 }
+
+#[test]
+fn a_proof_that_never_ends_is_begun_anew() {
+    let mut story = Story::new();
+    while !story
+        .world
+        .engines
+        .iter()
+        .any(|one| one.proof != Proof::None)
+    {
+        story.turn();
+        story.world.services_happen();
+        story.world.work_happens();
+        story.world.route_taken_over();
+        story
+            .world
+            .with(InstanceId(1), |one| one.phase = Phase::Ready);
+    }
+    story.world.stuck.insert(InstanceId(1));
+    story.settle();
+    assert_eq!(story.ready_reason(), Reason::Proving);
+    story.world.now = story.plan().wake_at.expect("it does not wait for ever").0;
+    let prove = Action::Prove {
+        instance: InstanceId(1),
+    };
+    assert_eq!(story.turn(), [prove]);
+    story.settle();
+    assert_eq!(story.backend(), ActiveBackend::Cpu);
+}
