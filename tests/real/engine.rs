@@ -125,14 +125,12 @@ fn row(backend: &mut dyn Backend, slot: u32, start: u32, tokens: &[TokenId]) -> 
     row
 }
 
+/// Not nearly: a chunk of at least two tokens gives the same bits however it came about.
 fn same(left: &[f32], right: &[f32]) -> bool {
-    let largest = left
-        .iter()
+    left.iter()
         .zip(right)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max);
-    assert!(largest < 0.2, "logits differ by {largest}");
-    best(left) == best(right)
+        .all(|(a, b)| a.to_bits() == b.to_bits())
+        && left.len() == right.len()
 }
 
 fn request(prompt: Vec<TokenId>, max_tokens: u32) -> GenerationRequest {
@@ -317,7 +315,7 @@ fn many_requests_leave_nothing_behind() {
         },
     );
     let batch = |seed: u32| {
-        let asked = (0..60).map(|i| {
+        let asked = (0..40).map(|i| {
             let prompt = chat(&format!(
                 "{} {}",
                 QUESTIONS[i as usize % 4],
@@ -337,7 +335,7 @@ fn many_requests_leave_nothing_behind() {
     batch(0);
     batch(1);
     let before = resident_kib();
-    for seed in 2..8 {
+    for seed in 2..6 {
         batch(seed);
     }
     let after = resident_kib();
@@ -417,27 +415,30 @@ fn what_breaks_the_rules_is_rejected_and_changes_nothing() {
         }
         let copy = backend.copy_prefix(SlotId(0), SlotId(1), length + 1);
         assert!(matches!(copy, Err(BackendError::Rejected(_))));
-        backend.truncate(SlotId(0), length - 1).unwrap();
+        backend.truncate(SlotId(0), length - 2).unwrap();
         assert!(same(
             &expected,
-            &row(backend, 0, length - 1, &prompt[prompt.len() - 1..])
+            &row(backend, 0, length - 2, &prompt[prompt.len() - 2..])
         ));
     });
 }
 
 #[test]
 fn a_slot_holds_exactly_its_context() {
-    on_backend(2, |backend| {
-        let context = backend.capabilities().context_tokens;
-        assert_eq!(context, CONTEXT);
-        let text: Vec<TokenId> = (0..context).map(|i| 1_000 + i).collect();
-        for (chunk, start) in text.chunks(256).zip((0..).step_by(256)) {
-            row(backend, 1, start, chunk);
-        }
-        let more = backend.forward(&[run(1, context, &[1])], &mut |_, _, _| ());
+    let config = LlamaConfig {
+        context_tokens: Some(256),
+        ..config(2)
+    };
+    let loader = Box::new(LlamaLoader::new(config));
+    let mut with = |backend: &mut dyn Backend| {
+        let text: Vec<TokenId> = (1_000..1_256).collect();
+        assert_eq!(backend.capabilities().context_tokens, 256);
+        row(backend, 1, 0, &text);
+        let more = backend.forward(&[run(1, 256, &[1])], &mut |_, _, _| ());
         assert!(matches!(more, Err(BackendError::Rejected(_))));
-        row(backend, 0, 0, &text[..256]);
-    });
+        row(backend, 0, 0, &text);
+    };
+    loader.run(&mut with).unwrap();
 }
 
 fn load_error(config: LlamaConfig) -> LoadError {
@@ -452,6 +453,7 @@ fn a_context_without_memory_is_refused_with_the_numbers_and_at_once() {
     let config = LlamaConfig {
         slots: 256,
         context_tokens: Some(8_192),
+        max_batch_tokens: 512,
         ..LlamaConfig::new(tools::model())
     };
     let error = load_error(config);
