@@ -44,7 +44,7 @@ pub struct LlamaConfig {
     pub context_tokens: Option<u32>,
     /// Threads of a step; `None`: one per physical core.
     pub threads: Option<u32>,
-    /// Tokens of a step, at least 64 and twice the slots.
+    /// Tokens of a step; raised to 64 and to twice the slots where it is less.
     pub max_batch_tokens: u32,
 }
 
@@ -69,7 +69,9 @@ pub struct LlamaLoader {
 
 impl LlamaLoader {
     /// A loader for the given configuration; nothing is read yet.
-    pub const fn new(config: LlamaConfig) -> Self {
+    pub fn new(mut config: LlamaConfig) -> Self {
+        let least = config.slots.saturating_mul(2).max(64);
+        config.max_batch_tokens = config.max_batch_tokens.max(least);
         Self { config }
     }
 
@@ -87,13 +89,6 @@ impl LlamaLoader {
         if !(1..=MAX_SLOTS).contains(slots) {
             return Err(named(&format!(
                 "{slots} slots asked for; 1 to {MAX_SLOTS} are possible"
-            )));
-        }
-        let batch = self.config.max_batch_tokens;
-        if batch < (slots * 2).max(64) {
-            return Err(named(&format!(
-                "steps of {batch} tokens asked for; at least {} are needed",
-                (slots * 2).max(64)
             )));
         }
         let file = GgufFile::open(model).map_err(|error| named(&error))?;

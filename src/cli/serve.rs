@@ -17,7 +17,7 @@ use crate::backend::llama::{LlamaConfig, LlamaLoader};
 use crate::server::auth::ApiKeys;
 use crate::server::load::{LoadOptions, load};
 use crate::server::metrics::Metrics;
-use crate::server::worker::EngineConfig;
+use crate::server::worker::{EngineConfig, PrefillPolicy};
 use crate::server::{ServerConfig, ServerState, bring_up, serve};
 use crate::telemetry::{self, TelemetryArgs};
 
@@ -62,6 +62,11 @@ pub struct Args {
     /// Requests that may wait; more are refused with 429.
     #[arg(long, default_value_t = 64, value_name = "REQUESTS")]
     queue: u32,
+
+    /// How much of a prompt one step takes while answers are streamed: `adaptive` keeps the steps
+    /// short, `whole` stalls the answers, a number is a number of tokens.
+    #[arg(long, default_value = "adaptive", value_name = "POLICY")]
+    prefill: PrefillPolicy,
 
     /// Only answer requests that carry one of the keys in this file: one a line, `#` for comments.
     /// Read again on SIGHUP.
@@ -187,6 +192,7 @@ impl Args {
             served_name: self.served_name.clone(),
             engine: EngineConfig {
                 queue: self.queue,
+                prefill: self.prefill,
                 ..EngineConfig::default()
             },
         };

@@ -453,7 +453,6 @@ fn a_context_without_memory_is_refused_with_the_numbers_and_at_once() {
     let config = LlamaConfig {
         slots: 256,
         context_tokens: Some(8_192),
-        max_batch_tokens: 512,
         ..LlamaConfig::new(tools::model())
     };
     let error = load_error(config);

@@ -14,6 +14,7 @@ mod pace;
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -43,6 +44,28 @@ pub enum PrefillPolicy {
     Whole,
 }
 
+impl Default for PrefillPolicy {
+    fn default() -> Self {
+        Self::Adaptive { stall_factor: 6.0 }
+    }
+}
+
+impl FromStr for PrefillPolicy {
+    type Err = String;
+
+    /// `adaptive`, `whole`, or a number of tokens.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "adaptive" => Ok(Self::default()),
+            "whole" => Ok(Self::Whole),
+            number => match number.parse() {
+                Ok(tokens) if tokens > 0 => Ok(Self::Fixed(tokens)),
+                _ => Err("must be `adaptive`, `whole` or a number of tokens".to_owned()),
+            },
+        }
+    }
+}
+
 /// What an operator can set about the engine thread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EngineConfig {
@@ -63,7 +86,7 @@ impl Default for EngineConfig {
         Self {
             queue: 64,
             queue_tokens: 1 << 18,
-            prefill: PrefillPolicy::Adaptive { stall_factor: 6.0 },
+            prefill: PrefillPolicy::default(),
             longest_step: Duration::from_millis(250),
         }
     }

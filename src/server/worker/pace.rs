@@ -134,6 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_is_read_from_a_word_or_a_number() {
+        assert_eq!("adaptive".parse(), Ok(PrefillPolicy::default()));
+        assert_eq!("whole".parse(), Ok(PrefillPolicy::Whole));
+        assert_eq!("32".parse(), Ok(PrefillPolicy::Fixed(32)));
+        for wrong in ["", "0", "-1", "all"] {
+            assert!(wrong.parse::<PrefillPolicy>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn the_comparison_policies_do_what_they_say() {
         assert_eq!(measured(PrefillPolicy::Fixed(7)).budget(true), 7);
         assert_eq!(measured(PrefillPolicy::Whole).budget(true), u32::MAX);
