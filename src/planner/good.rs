@@ -82,8 +82,6 @@ fn is_measured_good(one: &Instance) -> bool {
 }
 
 /// Whether no probe has failed since the last good one, which was made at `time` or later.
-
-/// Whether no probe has failed since the last good one, which was made at `time` or later.
 fn good_at(health: Health, time: Timestamp) -> bool {
     is_unmarked(health) && health.last_success.is_some_and(|last| last >= time)
 }
