@@ -12,7 +12,7 @@ const MIB: u64 = 1 << 20;
 const JETSON_SYSTEM: u64 = 1024 * MIB;
 /// Another Linux, where nothing was measured.
 const OTHER_SYSTEM: u64 = 1024 * MIB;
-/// k3s server with its database, containerd, CoreDNS, metrics and ingress.
+/// k3s server with its database, containerd, name service, metrics and ingress.
 const K3S: u64 = 800 * MIB;
 /// Operator, agent and gateway.
 const OURS: u64 = 128 * MIB;

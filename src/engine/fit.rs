@@ -273,7 +273,7 @@ fn choose(candidates: &[Candidate], request: &Request) -> Option<Format> {
     };
     fitting()
         .find(fast_enough)
-        .or_else(|| fitting().last())
+        .or_else(|| fitting().next_back())
         .map(|candidate| candidate.format)
 }
 

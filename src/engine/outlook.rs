@@ -251,7 +251,7 @@ fn engine_from(engine: &ValidatedEngine, fit: Option<&Fit>, built: bool) -> Stri
         }
     }
     if policy != EnginePolicy::FetchOnly {
-        let build = fit.and_then(|fit| fit.build.as_ref()).map(|build| {
+        let size = fit.and_then(|fit| fit.build.as_ref()).map(|build| {
             let where_ = match (build.beside_fallback, build.alone) {
                 (true, _) => "beside the serving fallback",
                 (false, true) => "only while the fallback is unloaded",
@@ -259,7 +259,7 @@ fn engine_from(engine: &ValidatedEngine, fit: Option<&Fit>, built: bool) -> Stri
             };
             format!(" ({} at its peak: {where_})", build.need.bytes)
         });
-        places.push(format!("a build on the node{}", build.unwrap_or_default()));
+        places.push(format!("a build on the node{}", size.unwrap_or_default()));
     }
     places.join(", then ")
 }

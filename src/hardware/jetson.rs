@@ -1,7 +1,7 @@
 //! Jetson modules: how they are told apart, and what their data sheets say.
 //!
 //! Sources: NVIDIA's module data sheets for memory, bandwidth and clocks; the device tree's part
-//! numbers as used by jetson_stats; `JetPack` releases from NVIDIA's archive.
+//! numbers as used by `jetson_stats`; `JetPack` releases from NVIDIA's archive.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub enum Module {
 }
 
 /// What a data sheet says.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModuleSpec {
     /// Product name.
     pub name: &'static str,
@@ -51,8 +51,24 @@ pub struct ModuleSpec {
     pub flop_per_clock: Option<u32>,
 }
 
-const ORIN: Sm = Sm::new(8, 7);
-const THOR: Sm = Sm::new(11, 0);
+/// What the modules of a family have in common.
+const ORIN: ModuleSpec = ModuleSpec {
+    name: "",
+    parts: &[],
+    sm: Sm::new(8, 7),
+    memory: Bytes(0),
+    bus_bits: 256,
+    memory_mhz: 3200,
+    multiprocessors: 0,
+    gpu_mhz: 0,
+    flop_per_clock: Some(2048),
+};
+const THOR: ModuleSpec = ModuleSpec {
+    sm: Sm::new(11, 0),
+    memory_mhz: 4266,
+    flop_per_clock: None,
+    ..ORIN
+};
 
 impl Module {
     /// All modules.
@@ -70,23 +86,23 @@ impl Module {
     /// The data sheet.
     #[rustfmt::skip]
     pub const fn spec(self) -> ModuleSpec {
-        const fn spec(
-            name: &'static str, parts: &'static [&'static str], sm: Sm, gib: u64,
-            bus_bits: u32, memory_mhz: u32, multiprocessors: u32, gpu_mhz: u32,
-            flop_per_clock: Option<u32>,
-        ) -> ModuleSpec {
-            let memory = Bytes(gib << 30);
-            ModuleSpec { name, parts, sm, memory, bus_bits, memory_mhz, multiprocessors, gpu_mhz, flop_per_clock }
-        }
         match self {
-            Self::OrinNano4 => spec("Orin Nano 4GB", &["p3767-0004"], ORIN, 4, 64, 3200, 4, 1020, Some(2048)),
-            Self::OrinNano8 => spec("Orin Nano 8GB", &["p3767-0003", "p3767-0005"], ORIN, 8, 128, 3200, 8, 1020, Some(2048)),
-            Self::OrinNx8 => spec("Orin NX 8GB", &["p3767-0001"], ORIN, 8, 128, 3200, 8, 1173, Some(2048)),
-            Self::OrinNx16 => spec("Orin NX 16GB", &["p3767-0000"], ORIN, 16, 128, 3200, 8, 1173, Some(2048)),
-            Self::AgxOrin32 => spec("AGX Orin 32GB", &["p3701-0000", "p3701-0004"], ORIN, 32, 256, 3200, 14, 930, Some(2048)),
-            Self::AgxOrin64 => spec("AGX Orin 64GB", &["p3701-0005", "p3701-0008"], ORIN, 64, 256, 3200, 16, 1300, Some(2048)),
-            Self::ThorT4000 => spec("Thor T4000 64GB", &["p3834-0000"], THOR, 64, 256, 4266, 12, 1530, None),
-            Self::ThorT5000 => spec("Thor T5000 128GB", &["p3834-0008"], THOR, 128, 256, 4266, 20, 1575, None),
+            Self::OrinNano4 => ModuleSpec { name: "Orin Nano 4GB", parts: &["p3767-0004"],
+                memory: Bytes(4 << 30), bus_bits: 64, multiprocessors: 4, gpu_mhz: 1020, ..ORIN },
+            Self::OrinNano8 => ModuleSpec { name: "Orin Nano 8GB", parts: &["p3767-0003", "p3767-0005"],
+                memory: Bytes(8 << 30), bus_bits: 128, multiprocessors: 8, gpu_mhz: 1020, ..ORIN },
+            Self::OrinNx8 => ModuleSpec { name: "Orin NX 8GB", parts: &["p3767-0001"],
+                memory: Bytes(8 << 30), bus_bits: 128, multiprocessors: 8, gpu_mhz: 1173, ..ORIN },
+            Self::OrinNx16 => ModuleSpec { name: "Orin NX 16GB", parts: &["p3767-0000"],
+                memory: Bytes(16 << 30), bus_bits: 128, multiprocessors: 8, gpu_mhz: 1173, ..ORIN },
+            Self::AgxOrin32 => ModuleSpec { name: "AGX Orin 32GB", parts: &["p3701-0000", "p3701-0004"],
+                memory: Bytes(32 << 30), multiprocessors: 14, gpu_mhz: 930, ..ORIN },
+            Self::AgxOrin64 => ModuleSpec { name: "AGX Orin 64GB", parts: &["p3701-0005", "p3701-0008"],
+                memory: Bytes(64 << 30), multiprocessors: 16, gpu_mhz: 1300, ..ORIN },
+            Self::ThorT4000 => ModuleSpec { name: "Thor T4000 64GB", parts: &["p3834-0000"],
+                memory: Bytes(64 << 30), multiprocessors: 12, gpu_mhz: 1530, ..THOR },
+            Self::ThorT5000 => ModuleSpec { name: "Thor T5000 128GB", parts: &["p3834-0008"],
+                memory: Bytes(128 << 30), multiprocessors: 20, gpu_mhz: 1575, ..THOR },
         }
     }
 
@@ -134,7 +150,7 @@ impl Module {
 }
 
 /// What makes a machine a Jetson.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Jetson {
     /// The module; absent when it is none that is known.
@@ -159,8 +175,8 @@ impl Jetson {
     pub fn sm(&self) -> Option<Sm> {
         match (self.module, self.soc.as_deref()) {
             (Some(module), _) => Some(module.spec().sm),
-            (None, Some("tegra234")) => Some(ORIN),
-            (None, Some("tegra264")) => Some(THOR),
+            (None, Some("tegra234")) => Some(ORIN.sm),
+            (None, Some("tegra264")) => Some(THOR.sm),
             _ => None,
         }
     }

@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Sm {
 }
 
 /// A machine, as far as it matters for serving a model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Hardware {
     /// What the machine calls itself.
@@ -187,16 +187,15 @@ impl Hardware {
     /// One line for people: `Jetson Orin NX 16GB, SM 8.7, JetPack 6.2 (L4T 36.4.3)`.
     pub fn summary(&self) -> String {
         let mut parts = Vec::new();
-        match &self.jetson {
-            Some(jetson) => parts.push(jetson.module.map_or_else(
+        if let Some(jetson) = &self.jetson {
+            parts.push(jetson.module.map_or_else(
                 || format!("unknown Jetson ({})", self.machine),
                 |module| format!("Jetson {}", module.spec().name),
-            )),
-            None => {
-                parts.push(self.machine.clone());
-                let name = self.gpu.as_ref().map(|gpu| gpu.name.clone());
-                parts.push(name.unwrap_or_else(|| "no NVIDIA GPU".to_owned()));
-            }
+            ));
+        } else {
+            parts.push(self.machine.clone());
+            let name = self.gpu.as_ref().map(|gpu| gpu.name.clone());
+            parts.push(name.unwrap_or_else(|| "no NVIDIA GPU".to_owned()));
         }
         parts.extend(self.sm().map(|sm| format!("SM {sm}")));
         if let Some(l4t) = self.jetson.as_ref().and_then(|jetson| jetson.l4t) {

@@ -1,4 +1,5 @@
 //! Tests that need no external part.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod crds;
 mod gateway;
