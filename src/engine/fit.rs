@@ -265,11 +265,12 @@ fn choose(candidates: &[Candidate], request: &Request) -> Option<Format> {
             .map(|candidate| candidate.format)
             .find(|&format| format == asked || format == Format::AsInFile);
     }
+    let wanted = request.tokens_per_second.unwrap_or(COMFORTABLE);
     let fast_enough = |candidate: &&Candidate| {
         let ceiling = candidate
             .speed
             .and_then(|speed| speed.decode_tokens_per_second);
-        ceiling.is_none_or(|ceiling| ceiling >= COMFORTABLE)
+        ceiling.is_none_or(|ceiling| ceiling >= wanted)
     };
     fitting()
         .find(fast_enough)

@@ -94,6 +94,16 @@ fn auto_is_the_most_precise_that_fits_and_is_fast_enough() {
 }
 
 #[test]
+fn auto_is_more_precise_where_a_lower_objective_is_stated() {
+    let slow = Request {
+        tokens_per_second: Some(10.0),
+        ..request(Precision::Auto)
+    };
+    let found = fit(&fixture("orin-nx-16"), &model("hermes3:8b"), &slow);
+    assert_eq!(found.chosen, Some(Format::Int8));
+}
+
+#[test]
 fn the_arithmetic_agrees_with_what_nvidia_published() {
     // TensorRT Edge-LLM 0.9, INT4, one sequence: 7.9 GB on Orin NX 16, 8.2 GB on AGX Orin 64.
     let request = Request {

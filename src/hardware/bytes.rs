@@ -21,6 +21,7 @@ impl std::fmt::Display for Bytes {
         let bytes = self.0 as f64;
         let text = match self.0 {
             0 => "0".to_owned(),
+            1..102_400 if !self.0.is_multiple_of(1024) => format!("{:.1} KiB", bytes / 1024.0),
             1..1_048_576 => format!("{:.0} KiB", bytes / 1024.0),
             1_048_576..1_073_741_824 => format!("{:.0} MiB", bytes / 1_048_576.0),
             _ => format!("{:.2} GiB", bytes / 1_073_741_824.0),
@@ -81,6 +82,7 @@ mod tests {
             ("8G", 8_000_000_000, "7.45 GiB"),
             ("512Ki", 512 << 10, "512 KiB"),
             ("900Mi", 900 << 20, "900 MiB"),
+            ("23040", 23_040, "22.5 KiB"),
         ] {
             let parsed: Bytes = text.parse().unwrap();
             assert_eq!((parsed.0, parsed.to_string().as_str()), (bytes, shown));

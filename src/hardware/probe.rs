@@ -102,10 +102,16 @@ impl Tree<'_> {
             .or_else(|| self.bytes(&format!("/sys/firmware/devicetree/base/{property}")))
     }
 
+    /// The board's name, the product's, or where a container hides both, the processor's.
     fn machine(&self) -> String {
+        let processor = || {
+            let (model, _) = parse::cpuinfo(&self.text("/proc/cpuinfo")?);
+            (!model.is_empty()).then_some(model)
+        };
         self.device_tree("model")
             .and_then(|bytes| parse::device_tree_string(&bytes))
             .or_else(|| self.text("/sys/class/dmi/id/product_name"))
+            .or_else(processor)
             .map_or_else(
                 || "unknown machine".to_owned(),
                 |text| text.trim().to_owned(),

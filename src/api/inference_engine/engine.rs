@@ -14,8 +14,9 @@ use crate::api::span::Span;
 #[serde(rename_all = "camelCase", default)]
 pub struct EngineSpec {
     /// Number format of the weights. `Auto` (default): the most precise that fits the memory of the
-    /// node together with the KV cache. `Fp16`: 2 bytes a weight. `Int8`: about 1. `Int4`: about
-    /// 0.56, in groups of 128.
+    /// node together with the KV cache, and with which the memory's bandwidth allows the tokens per
+    /// second of `objectives.tokensPerSecond` (15 where not set). `Fp16`: 2 bytes a weight. `Int8`:
+    /// about 1. `Int4`: about 0.56, in groups of 128.
     pub precision: Precision,
 
     /// Longest prompt in tokens. Requests above it are refused with the numbers. Default: 3072.
@@ -80,7 +81,7 @@ impl Default for EngineSpec {
     JsonSchema,
 )]
 pub enum Precision {
-    /// The most precise that fits.
+    /// The most precise that fits and is fast enough.
     #[default]
     Auto,
     /// 16-bit floating point: 2 bytes a weight.
