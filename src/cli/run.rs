@@ -15,7 +15,7 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, clap::Args)]
 pub(super) struct StateArgs {
     /// State directory: what was proven, what failed, models. One `run` at a time uses it [default:
-    /// /var/lib/enginewright as root, else $XDG_STATE_HOME/enginewright or
+    /// /var/lib/enginewright as root, else $`XDG_STATE_HOME/enginewright` or
     /// ~/.local/state/enginewright].
     #[arg(long, value_name = "DIR", env = "ENGINEWRIGHT_STATE_DIR")]
     state_dir: Option<PathBuf>,

@@ -83,16 +83,15 @@ impl Client {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let client = match self.tls.get() {
-            Some(client) => client,
-            None => {
-                let built = reqwest::Client::builder()
-                    .connect_timeout(self.connect)
-                    .redirect(reqwest::redirect::Policy::none())
-                    .build()
-                    .map_err(|error| SendError::Connect(error.to_string()))?;
-                self.tls.get_or_init(|| built)
-            }
+        let client = if let Some(client) = self.tls.get() {
+            client
+        } else {
+            let built = reqwest::Client::builder()
+                .connect_timeout(self.connect)
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .map_err(|error| SendError::Connect(error.to_string()))?;
+            self.tls.get_or_init(|| built)
         };
         let (parts, body) = request.into_parts();
         // A `Full` body has one piece at most and cannot fail.

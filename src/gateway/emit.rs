@@ -15,7 +15,7 @@ use crate::wire::openai::{
 use crate::wire::{generate, ollama, time};
 
 /// Something that was generated.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// Text for the reader.
     Text(String),

@@ -8,7 +8,7 @@ use super::wanted::Wanted;
 use crate::wire::openai::ToolCallDelta;
 
 /// The answer so far.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// The answer's id (OpenAI).
     pub id: Option<String>,

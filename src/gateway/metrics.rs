@@ -173,7 +173,7 @@ impl Metrics {
         self.routes_refused.inc();
     }
 
-    /// The exposition format of OpenMetrics.
+    /// The exposition format of `OpenMetrics`.
     pub fn text(&self) -> String {
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {

@@ -68,7 +68,7 @@ pub struct Wanted {
 
 /// What an engine is started with. Stored with the revision, so that it can be started when the
 /// spec has moved on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Served {
     /// What clients write as `model`.

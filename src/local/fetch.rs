@@ -16,7 +16,7 @@ use crate::planner::Failure;
 /// Least time between two reports of progress.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Nothing for this long ends a transfer; the next try goes on where it stopped.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Who fetches for whom.
 #[derive(Clone, Debug)]

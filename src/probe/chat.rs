@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::wire::sse::{DONE_DATA, Decoder, Event};
 
 /// What one answer was like.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// The whole text.
     pub text: String,

@@ -165,7 +165,7 @@ impl Metrics {
         self.ready.set(ready.into());
     }
 
-    /// The text of `/metrics`, in the OpenMetrics format.
+    /// The text of `/metrics`, in the `OpenMetrics` format.
     pub fn encode(&self) -> String {
         let mut out = String::new();
         if let Ok(registry) = self.registry.lock() {

@@ -76,7 +76,7 @@ impl ServerConfig {
             max_body_bytes: 4 * 1024 * 1024,
             max_buffered_bytes: 64 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(3600),
+            request_timeout: Duration::from_hours(1),
             local_hosts_only: false,
             drain_delay: Duration::ZERO,
             grace: Duration::from_secs(30),

@@ -11,7 +11,7 @@ use crate::text::sampling::SamplingParams;
 use crate::text::template::ChatMessage;
 
 /// Longest time the first generation may take: a large model pages in from a slow disk.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Tokens it must produce.
 const TOKENS: u32 = 4;
 

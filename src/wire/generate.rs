@@ -34,7 +34,7 @@ pub struct Request {
 }
 
 /// Answer of `/generate`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
     /// The whole answer.
     pub response: String,
@@ -45,7 +45,7 @@ pub struct Response {
 }
 
 /// One event of `/generate_stream`. The last has `done: true` and the reason.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamPiece {
     /// More of the answer.
     pub response: String,

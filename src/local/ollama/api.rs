@@ -13,9 +13,9 @@ use crate::api::Sha256Hex;
 /// For questions that need no work.
 const QUICK: Duration = Duration::from_secs(5);
 /// For creating a model from a file that is there.
-const CREATE: Duration = Duration::from_secs(600);
+const CREATE: Duration = Duration::from_mins(10);
 /// For loading a model and one token of it.
-const LOAD: Duration = Duration::from_secs(600);
+const LOAD: Duration = Duration::from_mins(10);
 /// Longest text of an answer that is quoted.
 const QUOTE: usize = 200;
 

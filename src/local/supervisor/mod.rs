@@ -45,7 +45,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long events are collected before the next plan: what happens together is planned together.
 const COLLECT: Duration = Duration::from_millis(5);
 /// Most time between two looks at what grows slowly (logs).
-const UPKEEP: Duration = Duration::from_secs(60);
+const UPKEEP: Duration = Duration::from_mins(1);
 
 /// What does not change while `run` runs.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::server::state::{Phase, ServerState};
 
 /// No call of a device that works takes longer.
-const LONGEST_STEP: Duration = Duration::from_secs(120);
+const LONGEST_STEP: Duration = Duration::from_mins(2);
 
 /// `GET /`: what this is, for people and for clients that look whether somebody is there.
 pub async fn root() -> &'static str {

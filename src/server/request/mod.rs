@@ -76,7 +76,7 @@ pub enum Limit {
 }
 
 /// The form of an answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Any text.
     Text,

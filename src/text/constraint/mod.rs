@@ -21,7 +21,7 @@ use crate::text::tokenizer::Tokenizer;
 const MAX_GRAMMAR_BYTES: usize = 512 * 1024;
 
 /// A grammar to be compiled.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrammarSpec {
     /// Any JSON object.
     JsonObject,

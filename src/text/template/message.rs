@@ -32,7 +32,7 @@ impl ChatMessage {
 }
 
 /// A call of a tool.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolCall {
     /// Chosen by whoever made the call.
     pub id: String,
@@ -43,7 +43,7 @@ pub struct ToolCall {
 }
 
 /// A tool the model may call.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ToolDefinition {
     /// What the model writes to call it.
     pub name: String,

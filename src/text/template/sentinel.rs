@@ -70,9 +70,10 @@ impl<'n> Breaker<'n> {
 
     /// `text` with every name broken after its first character.
     pub(super) fn apply<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let text = match text.contains(self.sentinel) {
-            true => Cow::Owned(text.replace(self.sentinel, "")),
-            false => Cow::Borrowed(text),
+        let text = if text.contains(self.sentinel) {
+            Cow::Owned(text.replace(self.sentinel, ""))
+        } else {
+            Cow::Borrowed(text)
         };
         let mut broken = String::new();
         let mut done = 0;
@@ -94,7 +95,7 @@ impl<'n> Breaker<'n> {
 pub(super) fn choose(names: &Names, input: &RenderInput<'_>) -> Option<char> {
     let mut found = false;
     for_each_text(input, &mut |text| {
-        found = found || names.begins(text).next().is_some()
+        found = found || names.begins(text).next().is_some();
     });
     if !found {
         return None;

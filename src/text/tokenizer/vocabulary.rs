@@ -43,7 +43,7 @@ pub enum VocabularyKind {
 pub enum PreTokenizer {
     /// GPT-2's own expression.
     Gpt2,
-    /// Each digit alone, then GPT-2's expression: SmolLM, StarCoder, Command-R.
+    /// Each digit alone, then GPT-2's expression: `SmolLM`, `StarCoder`, Command-R.
     Smollm,
     /// Llama 3: digits in groups of three, contractions in any case.
     Llama3,
@@ -273,7 +273,7 @@ impl Vocabulary {
     }
 
     /// Well-known names that mean something else in some families: in harmony `<|end|>` ends a
-    /// message and not an answer; in Gemma 4 and PLaMo `</s>` is text.
+    /// message and not an answer; in Gemma 4 and `PLaMo` `</s>` is text.
     fn remove_false_ends(&mut self, ids: &HashMap<String, TokenId>) {
         let has = |name: &str| ids.contains_key(name);
         let mut not_an_end = |name: &str, kind: TokenKind| {

@@ -39,9 +39,10 @@ pub(super) fn build(
 }
 
 fn hermes(auto: bool, may_repeat: bool) -> String {
-    let more = match may_repeat {
-        true => format!(" (\"\\n\" call){{0,{}}}", MAX_CALLS - 1),
-        false => String::new(),
+    let more = if may_repeat {
+        format!(" (\"\\n\" call){{0,{}}}", MAX_CALLS - 1)
+    } else {
+        String::new()
     };
     let rest = "rest: \"\\n\" body \"\\n</tool_call>\"\ncall: \"<tool_call>\" rest";
     if auto {

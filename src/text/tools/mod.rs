@@ -15,7 +15,7 @@ use crate::text::template::ToolDefinition;
 /// How a model writes tool calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolFormat {
-    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen, SmolLM.
+    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen, `SmolLM`.
     Hermes,
     /// `{"name": …, "parameters": {…}}`, optionally after `<|python_tag|>`: Llama 3.
     Llama3,

@@ -79,7 +79,7 @@ pub struct ToolCall {
 }
 
 /// Name and arguments of a call.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCallFunction {
     /// Which of several calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]

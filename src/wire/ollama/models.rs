@@ -102,7 +102,7 @@ pub struct ShowRequest {
 }
 
 /// Answer of `/api/show`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShowResponse {
     /// A comment: there is no Modelfile.
     #[serde(default)]

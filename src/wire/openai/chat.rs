@@ -128,7 +128,7 @@ impl Role {
 }
 
 /// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who.
     pub role: Role,
@@ -217,7 +217,7 @@ pub enum ResponseFormatKind {
 }
 
 /// A schema with its name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JsonSchemaFormat {
     /// The name; says nothing to the model here.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -18,7 +18,7 @@ pub struct Tool {
 }
 
 /// Name and parameters of a function.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionDefinition {
     /// What the model writes to call it.
     pub name: String,
