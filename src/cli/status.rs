@@ -121,7 +121,7 @@ fn table(report: &Report, runs: bool) -> String {
         ("State problem", report.state_problem.clone()),
     ] {
         if let Some(value) = value {
-            text.push_str(&format!("\n{:<20}{value}", format!("{name}:")));
+            text.push_str(&format_args!("\n{:<20}{value}", format!("{name}:")).to_string());
         }
     }
     text.push_str("\n\n");

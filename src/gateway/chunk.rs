@@ -118,6 +118,10 @@ pub fn reported_error(text: &str) -> Option<String> {
 }
 
 /// An event on its way to the client.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every frame is an event, and there is one at a time"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     /// An event: its text, and what it says.

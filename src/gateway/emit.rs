@@ -259,17 +259,17 @@ impl Emitter {
 
     /// The counts of the whole answer: what an earlier source generated was part of the last
     /// one's prompt.
-    fn whole_counts(&self, counts: ollama::Counts) -> ollama::Counts {
+    fn whole_counts(&self, counts: &ollama::Counts) -> ollama::Counts {
         let earlier = self.earlier_tokens;
         ollama::Counts {
             prompt_eval_count: counts.prompt_eval_count.map(|n| n.saturating_sub(earlier)),
             eval_count: counts.eval_count.map(|n| n + earlier),
-            ..counts
+            ..counts.clone()
         }
     }
 
     fn usage(&self, counts: &ollama::Counts) -> Usage {
-        let whole = self.whole_counts(counts.clone());
+        let whole = self.whole_counts(counts);
         let prompt_tokens = whole.prompt_eval_count.unwrap_or(0);
         let completion_tokens = whole.eval_count.unwrap_or(0);
         Usage {

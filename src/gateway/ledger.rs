@@ -8,6 +8,10 @@ use super::wanted::Wanted;
 use crate::wire::openai::ToolCallDelta;
 
 /// The answer so far.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says that one part of the protocol was sent; they do not exclude each other"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// The answer's id (OpenAI).

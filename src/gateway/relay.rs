@@ -131,7 +131,9 @@ impl Relay {
                 Begun::Stream(held) => held,
             };
             let mut whole = Whole::default();
-            held.into_iter().for_each(|frame| whole.add(frame));
+            for frame in held {
+                whole.add(frame);
+            }
             let cut = self.gateway.cut.clone();
             while !self.ledger.closed {
                 let read = tokio::select! {

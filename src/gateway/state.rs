@@ -25,6 +25,7 @@ pub enum Target {
 
 impl Target {
     /// The other one.
+    #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Primary => Self::Fallback,

@@ -107,11 +107,11 @@ pub async fn watch(
         tokio::select! {
             _ = ended.recv() => {}
             _ = term.recv() => {
-                deadline.get_or_insert(Instant::now() + grace);
+                deadline.get_or_insert_with(|| Instant::now() + grace);
                 signal_pid(child, Signal::TERM);
             }
             _ = interrupt.recv() => {
-                deadline.get_or_insert(Instant::now() + grace);
+                deadline.get_or_insert_with(|| Instant::now() + grace);
                 signal_pid(child, Signal::INT);
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break None,

@@ -24,7 +24,7 @@ const RECORD: &str = "revision.json";
 const MODEL: &str = "model.gguf";
 
 /// The record of one revision.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stored {
     version: u32,

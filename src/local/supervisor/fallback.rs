@@ -218,10 +218,10 @@ impl Supervisor {
     }
 
     pub(super) fn take_fallback(&mut self, start: u64, event: FallbackEvent, now: Timestamp) {
+        const NAME: &str = "fallback model";
         if start != self.fallback.starts {
             return;
         }
-        const NAME: &str = "fallback model";
         match event {
             FallbackEvent::Progress { done, total } => self.screen.progress(NAME, done, total),
             FallbackEvent::Ready => {

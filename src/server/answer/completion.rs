@@ -105,7 +105,7 @@ impl Render for CompletionChunks {
 /// A whole completion.
 pub fn whole_completion(
     heading: Heading,
-    whole: Whole,
+    whole: &Whole,
     with_logprobs: bool,
     echo: Option<String>,
 ) -> Completion {

@@ -82,15 +82,15 @@ pub(super) async fn begin(
 fn full(service: &Service) -> Result<(), ApiError> {
     match service.engine.check_room() {
         Ok(()) => Ok(()),
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(refused(&error)),
     }
 }
 
-fn refused(error: SubmitError) -> ApiError {
+fn refused(error: &SubmitError) -> ApiError {
     let message = error.to_string();
     match error {
         SubmitError::QueueFull { retry_after } => {
-            ApiError::new(ErrorKind::Overloaded, message).retry_after(retry_after)
+            ApiError::new(ErrorKind::Overloaded, message).retry_after(*retry_after)
         }
         SubmitError::ShuttingDown | SubmitError::EngineGone => {
             ApiError::new(ErrorKind::Unavailable, message)

@@ -26,7 +26,7 @@ pub async fn chat(
         id,
         &body.model,
         body.stream,
-        &body.keep_alive,
+        body.keep_alive.as_ref(),
     );
     answer(&state, &service, asked, request::ollama::chat(body)?).await
 }
@@ -39,7 +39,13 @@ pub async fn generate(
     let Call { id, body } = read::<GenerateRequest>(&state, request).await?;
     let service = named(&state, &body.model)?;
     let shape = OllamaShape::Generate;
-    let asked = Asked::new(shape, id, &body.model, body.stream, &body.keep_alive);
+    let asked = Asked::new(
+        shape,
+        id,
+        &body.model,
+        body.stream,
+        body.keep_alive.as_ref(),
+    );
     answer(&state, &service, asked, request::ollama::generate(body)?).await
 }
 
@@ -58,7 +64,7 @@ impl Asked {
         id: String,
         model: &str,
         stream: Option<bool>,
-        keep_alive: &Option<Value>,
+        keep_alive: Option<&Value>,
     ) -> Self {
         let unload = match keep_alive {
             Some(Value::Number(number)) => number.as_f64() == Some(0.0),

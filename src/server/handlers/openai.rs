@@ -63,7 +63,7 @@ pub async fn completions(
     match streamed {
         None => Ok(json(whole_completion(
             heading,
-            reader.whole().await?,
+            &reader.whole().await?,
             logprobs,
             echo,
         ))),

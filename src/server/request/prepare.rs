@@ -111,8 +111,9 @@ fn render(
             ..RenderInput::default()
         })
         .map_err(|error| match error {
-            TemplateError::Refused(_) => ApiError::field("messages", error.to_string()),
-            TemplateError::Failed(_) => ApiError::field("messages", error.to_string()),
+            TemplateError::Refused(_) | TemplateError::Failed(_) => {
+                ApiError::field("messages", error.to_string())
+            }
             TemplateError::Invalid(_) => ApiError::new(ErrorKind::Internal, error.to_string()),
         })?;
     check_bytes(prompt.text().len(), around)?;
@@ -189,10 +190,9 @@ fn room(prompt: usize, limit: Limit, context: u32) -> Result<u32, ApiError> {
 }
 
 fn compile(field: &str, spec: &GrammarSpec, text: &TextModel) -> Result<Constraint, ApiError> {
-    text.constraints.compile(spec).map_err(|error| match error {
-        ConstraintError::Schema(_) => ApiError::field(field, error.to_string()),
-        ConstraintError::Failed(_) => ApiError::field(field, error.to_string()),
-    })
+    text.constraints
+        .compile(spec)
+        .map_err(|error| ApiError::field(field, error.to_string()))
 }
 
 #[cfg(test)]

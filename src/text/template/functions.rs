@@ -63,6 +63,7 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 }
 
 /// `json.dumps(…, ensure_ascii=False)`, and no escaping for HTML.
+#[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
 fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let sort_keys: Option<bool> = options.get("sort_keys")?;

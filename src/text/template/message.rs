@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// One message of a conversation.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChatMessage {
     /// `system`, `user`, `assistant` or `tool`. Must be checked by the caller: templates build
     /// special tokens from it.

@@ -13,7 +13,7 @@ use super::RenderInput;
 /// The names to be broken, with a quick test for where one may begin.
 #[derive(Debug)]
 pub(super) struct Names {
-    names: Vec<String>,
+    all: Vec<String>,
     /// First and second bytes of any name.
     first: [bool; 256],
     second: [bool; 256],
@@ -22,7 +22,7 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new(names: &[&str]) -> Self {
         let mut all = Self {
-            names: Vec::new(),
+            all: Vec::new(),
             first: [false; 256],
             second: [false; 256],
         };
@@ -33,7 +33,7 @@ impl Names {
             {
                 all.first[usize::from(*first)] = true;
                 all.second[usize::from(*second)] = true;
-                all.names.push((*name).to_owned());
+                all.all.push((*name).to_owned());
             }
         }
         all
@@ -50,7 +50,7 @@ impl Names {
             })
             .map(|(at, _)| at)
             .filter(|at| {
-                self.names
+                self.all
                     .iter()
                     .any(|name| bytes[*at..].starts_with(name.as_bytes()))
             })

@@ -57,7 +57,9 @@ fn calls_as_text(message: &ChatMessage) -> ChatMessage {
         if !content.is_empty() {
             content.push('\n');
         }
-        content.push_str(&format!("<tool_call>\n{written}\n</tool_call>"));
+        content.push_str("<tool_call>\n");
+        content.push_str(&written);
+        content.push_str("\n</tool_call>");
     }
     ChatMessage {
         role: message.role.clone(),

@@ -35,6 +35,10 @@ enum Place {
 }
 
 /// A call that is being read.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two are the place inside a string, two what was reported: they do not exclude each other"
+)]
 #[derive(Clone, Debug)]
 pub(super) struct CallReader {
     place: Place,

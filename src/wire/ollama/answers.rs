@@ -72,7 +72,7 @@ pub struct GenerateResponse {
 }
 
 /// A call the model made. It has no identity in Ollama's API.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// The call.
     pub function: ToolCallFunction,

@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for Content {
 }
 
 /// The form of an answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseFormat {
     /// Which form.
     #[serde(rename = "type")]

@@ -84,7 +84,7 @@ impl<'s> Finite<'s> {
         let listed = members.get("prefixItems").and_then(Value::as_array);
         let first = listed.and_then(|all| all.first());
         first
-            .or(members.get("items"))
+            .or_else(|| members.get("items"))
             .is_none_or(|one| self.value(one, path))
     }
 }
