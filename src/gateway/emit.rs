@@ -223,7 +223,7 @@ impl Emitter {
                 frames
             }
             Api::OllamaChat => {
-                let counts = self.whole_counts(counts);
+                let counts = self.whole_counts(&counts);
                 let mut message = ollama_message(String::new());
                 message.tool_calls = None;
                 vec![Frame::new(Chunk::OllamaChat(ollama::ChatResponse {
@@ -236,7 +236,7 @@ impl Emitter {
                 }))]
             }
             Api::OllamaGenerate => {
-                let counts = self.whole_counts(counts);
+                let counts = self.whole_counts(&counts);
                 vec![Frame::new(Chunk::OllamaGenerate(
                     ollama::GenerateResponse {
                         model: self.identity.model.clone(),

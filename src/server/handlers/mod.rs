@@ -74,7 +74,10 @@ pub(super) async fn begin(
         ApiError::new(ErrorKind::Internal, "the request could not be prepared")
             .diagnostic(error.to_string())
     })??;
-    let stream = service.engine.submit(prepared.request).map_err(refused)?;
+    let stream = service
+        .engine
+        .submit(prepared.request)
+        .map_err(|error| refused(&error))?;
     Ok(AnswerReader::new(stream, prepared.tools, deadline, id))
 }
 

@@ -6,7 +6,7 @@ use super::{Chat, Form, Input, Limit, Task};
 use crate::backend::TokenId;
 use crate::server::generation::GenerationRequest;
 use crate::text::TextModel;
-use crate::text::constraint::{Constraint, ConstraintError, GrammarSpec};
+use crate::text::constraint::{Constraint, GrammarSpec};
 use crate::text::template::{RenderInput, TemplateError};
 use crate::text::tokenizer::Specials;
 use crate::text::tools::{ToolChoice, ToolFormat, ToolParser};
