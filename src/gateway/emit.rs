@@ -206,8 +206,8 @@ impl Emitter {
         ))
     }
 
-    fn end(&mut self, reason: FinishReason, counts: ollama::Counts, now: Duration) -> Vec<Frame> {
-        let usage = self.usage(&counts);
+    fn end(&mut self, reason: FinishReason, counts: &ollama::Counts, now: Duration) -> Vec<Frame> {
+        let usage = self.usage(counts);
         let counted = counts.eval_count.is_some();
         match self.api {
             Api::Chat | Api::Completion => {
@@ -223,7 +223,7 @@ impl Emitter {
                 frames
             }
             Api::OllamaChat => {
-                let counts = self.whole_counts(&counts);
+                let counts = self.whole_counts(counts);
                 let mut message = ollama_message(String::new());
                 message.tool_calls = None;
                 vec![Frame::new(Chunk::OllamaChat(ollama::ChatResponse {
@@ -236,7 +236,7 @@ impl Emitter {
                 }))]
             }
             Api::OllamaGenerate => {
-                let counts = self.whole_counts(&counts);
+                let counts = self.whole_counts(counts);
                 vec![Frame::new(Chunk::OllamaGenerate(
                     ollama::GenerateResponse {
                         model: self.identity.model.clone(),
