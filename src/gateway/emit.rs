@@ -92,7 +92,7 @@ impl Emitter {
             Piece::CallArguments { index, fragment } => self.call_arguments(index, fragment),
             Piece::End { reason, counts } => {
                 let mut frames: Vec<Frame> = self.whole_call(now).into_iter().collect();
-                frames.extend(self.end(reason, counts, now));
+                frames.extend(self.end(reason, &counts, now));
                 frames
             }
         }
@@ -103,7 +103,7 @@ impl Emitter {
         // Nobody counted: what is not known is not told.
         self.include_usage = false;
         if !ledger.finished {
-            return self.end(reason, ollama::Counts::default(), now);
+            return self.end(reason, &ollama::Counts::default(), now);
         }
         match self.api {
             Api::Chat | Api::Completion if !ledger.closed => vec![Frame::Done],
