@@ -63,11 +63,15 @@ fn reqwest_blocking() -> Blocking {
 
 impl Blocking {
     fn status(&self, url: &str) -> Option<u16> {
-        let request = self.client.get(url).timeout(Duration::from_secs(2)).send();
-        self.runtime
-            .block_on(request)
-            .ok()
-            .map(|response| response.status().as_u16())
+        let request = async {
+            self.client
+                .get(url)
+                .timeout(Duration::from_secs(2))
+                .send()
+                .await
+        };
+        let response = self.runtime.block_on(request).ok()?;
+        Some(response.status().as_u16())
     }
 
     fn get(&self, url: &str) -> String {
@@ -90,7 +94,7 @@ impl Blocking {
     }
 
     fn upload(&self, url: &str, bytes: Vec<u8>) -> u16 {
-        let request = self.client.post(url).body(bytes).send();
+        let request = async { self.client.post(url).body(bytes).send().await };
         self.runtime.block_on(request).unwrap().status().as_u16()
     }
 }
