@@ -99,6 +99,8 @@ impl Blocking {
     }
 }
 
+/// One thread each for engine and fallback: on a busy machine several threads of one computation
+/// wait for each other more than they compute.
 fn start_ollama(directory: &Path) -> (Process, String) {
     let address = free_address();
     let mut command = std::process::Command::new(tools::ollama());
@@ -117,7 +119,8 @@ fn start_ollama(directory: &Path) -> (Process, String) {
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
     let blob = format!("{}/api/blobs/{digest}", url(address));
     assert!(client.upload(&blob, bytes) < 300);
-    let create = json!({ "model": INNER, "files": { "model.gguf": digest }, "stream": false });
+    let create = json!({ "model": INNER, "files": { "model.gguf": digest }, "stream": false,
+        "parameters": { "num_thread": 1 } });
     let (status, _, body) = client
         .post(&format!("{}/api/create", url(address)), &create)
         .unwrap();
@@ -132,7 +135,15 @@ fn start_ollama(directory: &Path) -> (Process, String) {
 }
 
 fn start_engine(address: SocketAddr) -> Process {
-    let mut command = enginewright(["serve", "--served-name", SERVED, "--slots", "8"]);
+    let mut command = enginewright([
+        "serve",
+        "--served-name",
+        SERVED,
+        "--slots",
+        "8",
+        "--threads",
+        "1",
+    ]);
     command.args([
         "--context",
         "1024",
@@ -228,31 +239,31 @@ fn requests() -> Vec<(&'static str, Value, bool)> {
         all.extend([
             (
                 "/v1/chat/completions",
-                json!({ "model": SERVED, "messages": messages, "max_tokens": 40,
+                json!({ "model": SERVED, "messages": messages, "max_tokens": 24,
                     "temperature": 0, "stream": stream }),
                 stream,
             ),
             (
                 "/api/chat",
                 json!({ "model": SERVED, "messages": messages, "stream": stream,
-                    "options": { "num_predict": 40, "temperature": 0 } }),
+                    "options": { "num_predict": 24, "temperature": 0 } }),
                 stream,
             ),
             (
                 "/v1/completions",
-                json!({ "model": SERVED, "prompt": "Once upon a time", "max_tokens": 40,
+                json!({ "model": SERVED, "prompt": "Once upon a time", "max_tokens": 24,
                     "temperature": 0, "stream": stream }),
                 stream,
             ),
             (
                 "/api/generate",
                 json!({ "model": SERVED, "prompt": story, "stream": stream,
-                    "options": { "num_predict": 40, "temperature": 0 } }),
+                    "options": { "num_predict": 24, "temperature": 0 } }),
                 stream,
             ),
             (
                 path,
-                json!({ "prompt": story, "max_tokens": 40, "temperature": 0 }),
+                json!({ "prompt": story, "max_tokens": 24, "temperature": 0 }),
                 stream,
             ),
         ]);
@@ -403,7 +414,7 @@ fn killing_the_engine_every_few_seconds_loses_and_cuts_no_answer() {
 #[test]
 fn a_stream_that_loses_its_engine_is_continued_by_ollama_and_says_so() {
     let mut rig = Rig::start();
-    let body = json!({ "model": SERVED, "max_tokens": 400, "temperature": 0, "stream": true,
+    let body = json!({ "model": SERVED, "max_tokens": 240, "temperature": 0, "stream": true,
         "messages": [{ "role": "user", "content": "Count from one to one hundred in words." }],
         "stream_options": { "include_usage": true } });
     let request = reqwest_blocking();
