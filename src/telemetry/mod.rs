@@ -34,7 +34,7 @@ pub struct TelemetryArgs {
         long,
         env = "ENGINEWRIGHT_LOG",
         value_name = "FILTER",
-        default_value = "info"
+        default_value = "info,llama-cpp-2=warn"
     )]
     pub log: String,
 

@@ -85,7 +85,7 @@ async fn a_tool_call_comes_whole_with_its_arguments_as_an_object() {
         .iter()
         .filter_map(|line| line["message"]["tool_calls"].get(0))
         .collect();
-    assert_eq!(calls.len(), 1, "{lines:?}");
+    assert_eq!(calls.len(), 1, "{} lines", lines.len());
     assert_eq!(
         calls[0]["function"]["arguments"],
         json!({ "city": "Paris" })
