@@ -26,7 +26,8 @@ const LINGER_BYTES: usize = 256 * 1024 * 1024;
 pub struct Received {
     /// The bytes.
     pub bytes: Bytes,
-    _budget: Option<OwnedSemaphorePermit>,
+    /// Held until the body and what was made of it are gone.
+    pub budget: Option<OwnedSemaphorePermit>,
 }
 
 /// What bodies are allowed to take.
@@ -106,7 +107,7 @@ pub async fn receive_within(reception: &Reception, request: Request) -> Result<R
     }
     Ok(Received {
         bytes: bytes.freeze(),
-        _budget: budget,
+        budget,
     })
 }
 

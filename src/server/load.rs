@@ -38,8 +38,7 @@ pub fn load(
     let failed = |error: &dyn std::fmt::Display| {
         LoadError::Model(format!("{}: {error}", options.file.display()))
     };
-    let gguf =
-        GgufFile::open(&options.file).map_err(|error| LoadError::Model(error.to_string()))?;
+    let gguf = GgufFile::open(&options.file).map_err(|error| failed(&error))?;
     let text = Arc::new(TextModel::from_gguf(&gguf).map_err(|error| failed(&error))?);
     let card = card(&options.file, &gguf).map_err(|error| failed(&error))?;
     let stem = stem(&options.file);

@@ -105,7 +105,9 @@ pub struct ServerState {
     pub clock: fn() -> Duration,
     /// The open connections.
     pub connections: Connections,
-    /// Bytes that may be buffered for bodies.
+    /// Turns at preparing a request: as many as there are processors.
+    pub preparing: Semaphore,
+    /// Bytes that bodies may have in memory.
     pub body_budget: Arc<Semaphore>,
     phase: watch::Sender<Phase>,
     service: OnceLock<Arc<Service>>,
@@ -116,12 +118,14 @@ impl ServerState {
     /// A server whose model is not loaded yet.
     pub fn new(config: ServerConfig, keys: ApiKeys, metrics: Arc<Metrics>) -> Arc<Self> {
         let body_budget = Arc::new(Semaphore::new(config.max_buffered_bytes));
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let connections = Connections::new(&config.connections);
         Arc::new(Self {
             config,
             metrics,
             clock: since_epoch,
             connections,
+            preparing: Semaphore::new(processors),
             body_budget,
             phase: watch::Sender::new(Phase::Loading),
             service: OnceLock::new(),

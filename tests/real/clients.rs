@@ -33,7 +33,7 @@ impl Served {
             .args(["--context", "2048", "--threads", "1"])
             .args(more);
         let mut process = tools::Process::start(command);
-        process.wait_for_output("ready", Duration::from_secs(60));
+        process.wait_for_output("ready", Duration::from_mins(1));
         Self { process, address }
     }
 
@@ -227,7 +227,7 @@ fn what_cannot_be_served_ends_with_its_exit_code_and_the_remedy() {
             3,
             "/nowhere/x.gguf",
         ),
-        (empty, free, &[], 3, "GGUF"),
+        (empty, free, &[], 3, "truncated"),
         (
             model.as_path(),
             free,
@@ -272,4 +272,32 @@ fn a_log_in_json_is_one_object_a_line_and_holds_no_prompt() {
             .any(|line| line["span"]["route"] == "/generate" && line["status"] == 200)
     );
     assert!(!output.contains("secret word"));
+}
+
+#[test]
+fn traces_go_to_a_collector_when_one_is_named() {
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let (sender, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in collector.incoming() {
+            let mut stream = stream.unwrap();
+            let mut bytes = vec![0; 65536];
+            let length = std::io::Read::read(&mut stream, &mut bytes).unwrap_or(0);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _gone = std::io::Write::write_all(&mut stream, answer);
+            if sender
+                .send(String::from_utf8_lossy(&bytes[..length]).into_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    let served = Served::start(&["--otlp-endpoint", &endpoint]);
+    served.json("/generate", r#"{"prompt": "hi", "max_tokens": 2}"#);
+    let request = received
+        .recv_timeout(Duration::from_secs(30))
+        .expect("traces within 30 s");
+    assert!(request.starts_with("POST /v1/traces "), "{request}");
 }

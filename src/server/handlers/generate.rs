@@ -35,5 +35,5 @@ async fn answer(state: &ServerState, request: Request) -> Result<AnswerReader, A
     let call = read::<generate::Request>(state, request).await?;
     let service = Arc::clone(state.service()?);
     let task = plain::generate(call.body)?;
-    begin(state, &service, task, &call.id).await
+    begin(state, &service, task, &call.id, call.budget).await
 }

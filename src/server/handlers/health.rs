@@ -63,16 +63,16 @@ fn answer(code: StatusCode, status: &str, detail: Option<&str>) -> Response {
 
 /// `GET /metrics`.
 pub async fn metrics(State(state): State<Arc<ServerState>>) -> Response {
-    let stats = state
+    let load = state
         .loaded()
         .map(|service| service.engine.stats())
         .unwrap_or_default();
     let ready = state.phase() == Phase::Ready;
     let connections = state.connections.open();
     state.metrics.look(
-        stats.slots,
-        stats.slots_busy,
-        stats.waiting,
+        load.slots,
+        load.slots_busy,
+        load.waiting,
         connections,
         ready,
     );

@@ -13,6 +13,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::answer::AnswerReader;
@@ -27,7 +28,11 @@ use crate::wire::{ApiError, ErrorKind};
 pub(super) struct Call<T> {
     pub(super) id: String,
     pub(super) body: T,
+    pub(super) budget: Budget,
 }
+
+/// A request's share of the memory for requests that are not yet with the engine.
+pub(super) type Budget = Option<OwnedSemaphorePermit>;
 
 /// Reads a request's body as JSON.
 pub(super) async fn read<T: DeserializeOwned>(
@@ -40,7 +45,11 @@ pub(super) async fn read<T: DeserializeOwned>(
         .map_or_else(String::new, |id| id.0.clone());
     let received = receive(state, request).await?;
     let body = crate::wire::json::parse(&received.bytes)?;
-    Ok(Call { id, body })
+    Ok(Call {
+        id,
+        body,
+        budget: received.budget,
+    })
 }
 
 /// Prepares a task and hands it to the engine.
@@ -49,9 +58,11 @@ pub(super) async fn begin(
     service: &Arc<Service>,
     task: Task,
     id: &str,
+    budget: Budget,
 ) -> Result<AnswerReader, ApiError> {
     let deadline = Instant::now() + state.config.request_timeout;
     full(service)?;
+    let _turn = state.preparing.acquire().await;
     let (shared, answer) = (Arc::clone(service), id.to_owned());
     let now = i64::try_from((state.clock)().as_secs()).unwrap_or(i64::MAX);
     // Tokenising a long prompt and compiling a schema take milliseconds: not on a thread that
@@ -74,6 +85,7 @@ pub(super) async fn begin(
         ApiError::new(ErrorKind::Internal, "the request could not be prepared")
             .diagnostic(error.to_string())
     })??;
+    drop(budget);
     let stream = service
         .engine
         .submit(prepared.request)

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::Value;
 
-use super::{Call, begin, json, read};
+use super::{Budget, Call, begin, json, read};
 use crate::server::answer::{OllamaLines, OllamaShape, loaded, stream, whole_ollama};
 use crate::server::edge::Failure;
 use crate::server::request::{self, Task};
@@ -19,7 +19,7 @@ pub async fn chat(
     State(state): State<Arc<ServerState>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let Call { id, body } = read::<ChatRequest>(&state, request).await?;
+    let Call { id, body, budget } = read::<ChatRequest>(&state, request).await?;
     let service = named(&state, &body.model)?;
     let asked = Asked::new(
         OllamaShape::Chat,
@@ -28,7 +28,14 @@ pub async fn chat(
         body.stream,
         body.keep_alive.as_ref(),
     );
-    answer(&state, &service, asked, request::ollama::chat(body)?).await
+    answer(
+        &state,
+        &service,
+        asked,
+        request::ollama::chat(body)?,
+        budget,
+    )
+    .await
 }
 
 /// `POST /api/generate`.
@@ -36,7 +43,7 @@ pub async fn generate(
     State(state): State<Arc<ServerState>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let Call { id, body } = read::<GenerateRequest>(&state, request).await?;
+    let Call { id, body, budget } = read::<GenerateRequest>(&state, request).await?;
     let service = named(&state, &body.model)?;
     let shape = OllamaShape::Generate;
     let asked = Asked::new(
@@ -46,7 +53,14 @@ pub async fn generate(
         body.stream,
         body.keep_alive.as_ref(),
     );
-    answer(&state, &service, asked, request::ollama::generate(body)?).await
+    answer(
+        &state,
+        &service,
+        asked,
+        request::ollama::generate(body)?,
+        budget,
+    )
+    .await
 }
 
 /// What shapes the answer.
@@ -86,6 +100,7 @@ async fn answer(
     service: &Arc<Service>,
     asked: Asked,
     task: Option<Task>,
+    budget: Budget,
 ) -> Result<Response, Failure> {
     let Some(task) = task else {
         // The model is always loaded and stays so, whatever is said about it.
@@ -97,7 +112,7 @@ async fn answer(
             reason,
         )));
     };
-    let mut reader = begin(state, service, task, &asked.id).await?;
+    let mut reader = begin(state, service, task, &asked.id, budget).await?;
     if asked.stream {
         let first = reader.next().await;
         let lines = OllamaLines::new(asked.shape, asked.model, state.clock);

@@ -26,7 +26,7 @@ pub async fn chat(
     let task = openai::chat(call.body)?;
     let logprobs = task.top_logprobs.is_some();
     let heading = heading(&state, &service, "chatcmpl", &call.id);
-    let mut reader = begin(&state, &service, task, &call.id).await?;
+    let mut reader = begin(&state, &service, task, &call.id, call.budget).await?;
     match streamed {
         None => Ok(json(whole_chat(heading, reader.whole().await?, logprobs))),
         Some(usage) => {
@@ -59,7 +59,7 @@ pub async fn completions(
     };
     let logprobs = task.top_logprobs.is_some();
     let heading = heading(&state, &service, "cmpl", &call.id);
-    let mut reader = begin(&state, &service, task, &call.id).await?;
+    let mut reader = begin(&state, &service, task, &call.id, call.budget).await?;
     match streamed {
         None => Ok(json(whole_completion(
             heading,

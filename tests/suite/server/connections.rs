@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enginewright::server::{ServerState, serve};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +88,13 @@ async fn read_all(stream: &mut TcpStream) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_silent_connections_do_not_stop_a_normal_client() {
+    // Both ends of the connections are in this process.
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
     let live = live(saying("ok").with(|config| config.connections.connections = 400)).await;
     let mut silent = Vec::new();
     for i in 0..1000 {
