@@ -8,5 +8,6 @@ mod engine;
 mod gateway;
 mod guard;
 mod hostile_models;
+mod structured;
 mod tokenizer;
 mod tools;

@@ -223,7 +223,7 @@ fn every_pre_tokenizer_gives_llama_cpps_tokens() {
     }
 }
 
-/// The real vocabulary as a SentencePiece one, with many equal scores.
+/// The real vocabulary as a `SentencePiece` one, with many equal scores.
 fn sentence_piece(space_prefix: bool) -> tempfile::NamedTempFile {
     let source = Tokenizer::from_gguf(&GgufFile::open(&tools::model()).unwrap()).unwrap();
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>", "<|im_start|>", "<tool_call>"]
@@ -243,7 +243,7 @@ fn sentence_piece(space_prefix: bool) -> tempfile::NamedTempFile {
     }
     kinds.resize(tokens.len(), 1);
     let scores = (0..tokens.len())
-        .map(|index| -((index / 16) as f32))
+        .map(|index| -f32::from(u16::try_from(index / 16).unwrap()))
         .collect();
     let tokens = tokens.iter().map(String::as_str).collect();
     rewritten(

@@ -47,6 +47,25 @@ impl TokenMask {
         }
     }
 
+    /// Sets the logits of all other tokens to minus infinity.
+    pub fn forbid_others(&self, row: &mut [f32]) {
+        for (word, logits) in self.words.iter().zip(row.chunks_mut(32)) {
+            if *word == 0 {
+                logits.fill(f32::NEG_INFINITY);
+            } else if *word != u32::MAX {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+        let known = self.words.len() * 32;
+        if let Some(rest) = row.get_mut(known..) {
+            rest.fill(f32::NEG_INFINITY);
+        }
+    }
+
     /// The bits, lowest token in the lowest bit of the first word.
     pub fn words(&self) -> &[u32] {
         &self.words
@@ -66,5 +85,10 @@ mod tests {
         assert!(mask.allows(69) && !mask.allows(70) && !mask.allows(1) && !mask.allows(5000));
         assert!(!mask.is_empty() && TokenMask::of(&[], 70).is_empty());
         assert_eq!(mask.words().len(), 3);
+
+        let mut row = vec![1.0; 120];
+        mask.forbid_others(&mut row);
+        let left: Vec<usize> = (0..120).filter(|&token| row[token] > 0.0).collect();
+        assert_eq!(left, [0, 31, 32, 69]);
     }
 }

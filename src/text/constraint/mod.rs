@@ -78,8 +78,8 @@ impl Constraint {
     /// # Errors
     /// [`ConstraintError::Failed`], also for a token outside the last mask.
     pub fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
-        let taken = self.matcher.consume_token(token);
-        taken.map_err(|error| ConstraintError::Failed(brief(&error)))
+        let consumed = self.matcher.consume_token(token);
+        consumed.map_err(|error| ConstraintError::Failed(brief(&error)))
     }
 
     /// Whether the answer is complete: nothing but the end can follow.

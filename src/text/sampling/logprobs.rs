@@ -1,6 +1,7 @@
 //! Log-probabilities of one position, under the distribution the model gave.
 
 use super::select::most_probable;
+use super::weights;
 use crate::backend::TokenId;
 
 /// Log-probabilities of one position.
@@ -15,19 +16,18 @@ pub struct Logprobs {
 /// Natural logarithms of the probabilities of `token` and of the `top` most probable tokens under
 /// the unmodified distribution.
 pub fn logprobs(logits: &[f32], token: TokenId, top: u8) -> Logprobs {
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits
-        .iter()
-        .map(|logit| f64::from((logit - greatest).exp()))
-        .sum();
+    let greatest = weights::greatest(logits);
+    let mut scratch = Vec::new();
+    weights::weigh(logits, greatest, 1.0, &mut scratch);
+    let sum = weights::sum(&scratch);
     let logarithm = sum.ln();
     #[expect(clippy::cast_possible_truncation, reason = "a logarithm needs no f64")]
     let of = |logit: f32| (f64::from(logit - greatest) - logarithm) as f32;
-    let best = most_probable(logits, None, usize::from(top)).into_iter();
+    let best = most_probable(logits, usize::from(top)).into_iter();
     Logprobs {
         logprob: logits
             .get(token as usize)
             .map_or(f32::NEG_INFINITY, |logit| of(*logit)),
-        top: best.map(|one| (one.token, of(one.logit))).collect(),
+        top: best.map(|one| (one.token(), of(one.logit()))).collect(),
     }
 }

@@ -9,6 +9,7 @@
 mod logprobs;
 mod penalties;
 mod select;
+mod weights;
 
 pub use logprobs::{Logprobs, logprobs};
 
@@ -115,7 +116,7 @@ pub struct Sampler {
     random: Random,
     /// The row with everything applied; kept to save the allocation.
     row: Vec<f32>,
-    candidates: Vec<select::Candidate>,
+    scratch: Vec<f32>,
 }
 
 impl Sampler {
@@ -132,7 +133,7 @@ impl Sampler {
             penalties,
             random,
             row: Vec::new(),
-            candidates: Vec::new(),
+            scratch: Vec::new(),
         })
     }
 
@@ -149,28 +150,47 @@ impl Sampler {
         // A number is used up at every position, so that a token depends on nothing but its place.
         let random = self.random.next();
         let adjusts = !self.params.logit_bias.is_empty() || !self.penalties.is_empty();
-        if self.params.temperature == 0.0 && !adjusts {
-            return select::greatest(logits, mask).ok_or(SamplingError::NoToken);
+        if adjusts || mask.is_some() {
+            self.row.clear();
+            self.row.extend_from_slice(logits);
+            self.adjust(mask);
+            Self::choose(&self.params, &self.row, random, &mut self.scratch)
+        } else {
+            Self::choose(&self.params, logits, random, &mut self.scratch)
         }
-        self.row.clear();
-        self.row.extend_from_slice(logits);
+    }
+
+    /// Applies penalties, bias and constraint to the copied row.
+    fn adjust(&mut self, mask: Option<&TokenMask>) {
         self.penalties.apply(&mut self.row);
         for (token, bias) in &self.params.logit_bias {
             if let Some(logit) = self.row.get_mut(*token as usize) {
                 *logit += bias;
             }
         }
-        if self.params.temperature == 0.0 {
-            return select::greatest(&self.row, mask).ok_or(SamplingError::NoToken);
+        if let Some(mask) = mask {
+            mask.forbid_others(&mut self.row);
         }
-        let shape = select::Shape {
-            temperature: self.params.temperature,
-            top_k: self.params.top_k as usize,
-            top_p: self.params.top_p,
-            min_p: self.params.min_p,
+    }
+
+    fn choose(
+        params: &SamplingParams,
+        row: &[f32],
+        random: f64,
+        scratch: &mut Vec<f32>,
+    ) -> Result<TokenId, SamplingError> {
+        let token = if params.temperature == 0.0 {
+            select::greatest(row)
+        } else {
+            let shape = select::Shape {
+                temperature: params.temperature,
+                top_k: params.top_k as usize,
+                top_p: params.top_p,
+                min_p: params.min_p,
+            };
+            select::draw(&shape, row, random, scratch)
         };
-        select::draw(&shape, &self.row, mask, random, &mut self.candidates)
-            .ok_or(SamplingError::NoToken)
+        token.ok_or(SamplingError::NoToken)
     }
 
     /// Counts a token of the answer for the penalties.

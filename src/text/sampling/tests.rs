@@ -1,3 +1,5 @@
+#![allow(clippy::cast_precision_loss, reason = "small whole numbers")]
+
 use proptest::prelude::*;
 
 use super::*;
@@ -37,7 +39,9 @@ fn reference(params: &SamplingParams, row: &[f32]) -> Vec<f64> {
     let greatest = probabilities[ids[0]];
     let normalise = |probabilities: &mut Vec<f64>| {
         let sum: f64 = probabilities.iter().sum();
-        probabilities.iter_mut().for_each(|one| *one /= sum);
+        for one in probabilities {
+            *one /= sum;
+        }
     };
     if params.top_k > 0 {
         ids.iter()

@@ -63,7 +63,10 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 }
 
 /// `json.dumps(…, ensure_ascii=False)`, and no escaping for HTML.
-#[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the template engine's calling convention"
+)]
 fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let sort_keys: Option<bool> = options.get("sort_keys")?;

@@ -57,9 +57,7 @@ fn calls_as_text(message: &ChatMessage) -> ChatMessage {
         if !content.is_empty() {
             content.push('\n');
         }
-        content.push_str("<tool_call>\n");
-        content.push_str(&written);
-        content.push_str("\n</tool_call>");
+        content.push_str(&["<tool_call>\n", &written, "\n</tool_call>"].concat());
     }
     ChatMessage {
         role: message.role.clone(),

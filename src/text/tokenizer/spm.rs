@@ -1,4 +1,4 @@
-//! SentencePiece BPE: the vocabulary's scores say which neighbours are joined first.
+//! `SentencePiece` BPE: the vocabulary's scores say which neighbours are joined first.
 //!
 //! Written after llama.cpp's tokenizer for `llama` vocabularies rather than with the `tokenizers`
 //! crate, whose merges cannot express that equal scores are joined from the left.
@@ -9,10 +9,10 @@ use std::collections::{BinaryHeap, HashMap};
 use super::vocabulary::Vocabulary;
 use crate::backend::TokenId;
 
-/// What SentencePiece writes for a space.
+/// What `SentencePiece` writes for a space.
 pub(super) const SPACE: char = '▁';
 
-/// A SentencePiece BPE model.
+/// A `SentencePiece` BPE model.
 pub(super) struct SentencePiece {
     ids: HashMap<Box<str>, TokenId>,
     scores: Vec<f32>,

@@ -31,7 +31,7 @@ pub enum TokenKind {
 pub enum VocabularyKind {
     /// Byte-level BPE with merges (`gpt2`).
     ByteLevelBpe(PreTokenizer),
-    /// SentencePiece BPE with scores (`llama`).
+    /// `SentencePiece` BPE with scores (`llama`).
     SentencePiece {
         /// Put a space before the first word.
         space_prefix: bool,
@@ -62,7 +62,7 @@ pub struct Vocabulary {
     pub tokens: Vec<String>,
     /// Kind of every token, as long as `tokens`.
     pub kinds: Vec<TokenKind>,
-    /// Scores of a SentencePiece vocabulary, as long as `tokens`; empty for BPE.
+    /// Scores of a `SentencePiece` vocabulary, as long as `tokens`; empty for BPE.
     pub scores: Vec<f32>,
     /// Merges of a BPE vocabulary, best first, each two tokens with a space between them.
     pub merges: Vec<String>,
@@ -188,8 +188,8 @@ impl Vocabulary {
             stated.filter(fits).or_else(|| default.filter(fits))
         };
         // llama.cpp's defaults for files that name none.
-        let (default_bos, default_eos) = if sentence_piece { (1, 2) } else { (11, 11) };
-        let (bos, eos) = (id("bos", Some(default_bos)), id("eos", Some(default_eos)));
+        let (first, last) = if sentence_piece { (1, 2) } else { (11, 11) };
+        let (bos, eos) = (id("bos", Some(first)), id("eos", Some(last)));
         let ends = ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"];
         let ends = ends.into_iter().filter_map(|name| id(name, None)).collect();
         let add_bos = file
