@@ -8,6 +8,6 @@ mod engine;
 mod gateway;
 mod guard;
 mod hostile_models;
-mod structured;
+mod run;
 mod tokenizer;
 mod tools;

@@ -14,11 +14,14 @@ use super::super::fetch::Fetch;
 use super::super::model::{self, Job, Origin, failure, transient};
 use super::{Running, Supervisor};
 use crate::api::{ModelSource, Reason, RevisionId};
-use crate::planner::{Action, Failure, Garbage, InstanceId, Step, Timestamp, Work};
+use crate::planner::{Action, Failure, Garbage, InstanceId, Step, StopReason, Timestamp, Work};
 
 /// Longest time one request of a proof may take, whatever the probe's own limit is: three answers
 /// must fit into the planner's deadline for a proof.
 const PROOF_REQUEST: Duration = Duration::from_secs(28);
+
+/// For an engine that failed to end by itself: one that hangs does not.
+const FAILED_GRACE: Duration = Duration::from_secs(2);
 
 impl Supervisor {
     pub(super) fn act(&mut self, action: Action, now: Timestamp) {
@@ -62,7 +65,12 @@ impl Supervisor {
             }
             Action::StopEngine { instance, why } => {
                 tracing::info!(engine = %instance, ?why, "stopping");
-                let grace = self.wanted.engine.rollout.drain_timeout;
+                let drain = self.wanted.engine.rollout.drain_timeout;
+                // One that failed has no answers that are worth waiting for.
+                let grace = match why {
+                    StopReason::Failed => drain.min(FAILED_GRACE),
+                    StopReason::Superseded | StopReason::MakeRoom | StopReason::Removed => drain,
+                };
                 let stays = self
                     .engines
                     .get_mut(&instance)
