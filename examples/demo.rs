@@ -22,7 +22,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 /// For each step; a slow machine loads the model in seconds.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_mins(3);
 const MODEL: &str = "smollm2";
 
 #[tokio::main(flavor = "current_thread")]
@@ -56,7 +56,7 @@ fn print(text: &str) {
 }
 
 async fn demo(start: Instant) -> Result<()> {
-    let mut run = Run::start(start).await?;
+    let mut run = Run::start(start)?;
     let shown = show(&mut run, start).await;
     let ended = run.end(start).await;
     shown.and(ended)
@@ -145,7 +145,7 @@ struct Run {
 }
 
 impl Run {
-    async fn start(start: Instant) -> Result<Self> {
+    fn start(start: Instant) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let tools = std::env::var_os("ENGINEWRIGHT_TOOLS")
             .map_or_else(|| root.join(".tools"), PathBuf::from);

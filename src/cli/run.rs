@@ -14,9 +14,9 @@ const INTERRUPTED: u8 = 130;
 /// Where `run` keeps its state. Shared with `status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct StateArgs {
-    /// State directory: what was proven, what failed, models. One `run` at a time uses it [default:
-    /// /var/lib/enginewright as root, else $`XDG_STATE_HOME/enginewright` or
-    /// ~/.local/state/enginewright].
+    /// State directory: what was proven, what failed, models. One `run` at a time uses it. By
+    /// default `/var/lib/enginewright` as root, else `$XDG_STATE_HOME/enginewright` or
+    /// `~/.local/state/enginewright`.
     #[arg(long, value_name = "DIR", env = "ENGINEWRIGHT_STATE_DIR")]
     state_dir: Option<PathBuf>,
 }

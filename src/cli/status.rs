@@ -1,5 +1,7 @@
 //! `enginewright status`: what `kubectl get` and `kubectl describe` would say about what `run` does.
 
+use std::fmt::Write as _;
+
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -121,7 +123,9 @@ fn table(report: &Report, runs: bool) -> String {
         ("State problem", report.state_problem.clone()),
     ] {
         if let Some(value) = value {
-            text.push_str(&format_args!("\n{:<20}{value}", format!("{name}:")).to_string());
+            let label = format!("{name}:");
+            // Writing to a string cannot fail.
+            let _never = write!(text, "\n{label:<20}{value}");
         }
     }
     text.push_str("\n\n");

@@ -46,9 +46,8 @@ pub enum ConfigError {
 }
 
 fn list(problems: &[Problem]) -> String {
-    problems.iter().fold(String::new(), |text, problem| {
-        text + "\n  " + &problem.to_string()
-    })
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    format!("\n  {}", lines.join("\n  "))
 }
 
 /// What the user wants, as far as one machine can know.

@@ -109,14 +109,14 @@ pub fn after(health: Health, finding: &Finding, throttled: bool, now: Timestamp)
 mod tests {
     use super::*;
 
-    fn sample(tokens: u32, seconds: u64) -> Result<Sample, ProbeError> {
-        Ok(Sample {
+    fn sample(tokens: u32, seconds: u64) -> Sample {
+        Sample {
             text: "Hello".to_owned(),
             first_token: Duration::from_millis(100),
             completion: Duration::from_secs(seconds),
             tokens,
             finish_reason: Some("stop".to_owned()),
-        })
+        }
     }
 
     #[test]
@@ -142,18 +142,21 @@ mod tests {
             ..Objectives::default()
         };
         let calm = Circumstances::default();
-        assert_eq!(judge(&sample(8, 9), &wanted, calm), Finding::Slow);
+        assert_eq!(judge(&Ok(sample(8, 9)), &wanted, calm), Finding::Slow);
         let hot = Circumstances {
             throttled: true,
             ..calm
         };
-        assert_eq!(judge(&sample(8, 9), &wanted, hot), Finding::Good);
+        assert_eq!(judge(&Ok(sample(8, 9)), &wanted, hot), Finding::Good);
         // The objective for whole answers is not about a probe's few tokens.
         let only_completion = Objectives {
             tokens_per_second: None,
             ..wanted
         };
-        assert_eq!(judge(&sample(8, 9), &only_completion, calm), Finding::Good);
+        assert_eq!(
+            judge(&Ok(sample(8, 9)), &only_completion, calm),
+            Finding::Good
+        );
     }
 
     #[test]

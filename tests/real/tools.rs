@@ -37,7 +37,7 @@ fn part(relative: &str) -> PathBuf {
     path
 }
 
-/// The real model: SmolLM2-135M-Instruct, Q4_1, `ChatML`.
+/// The real model: `SmolLM2-135M-Instruct`, `Q4_1`, `ChatML`.
 pub fn model() -> PathBuf {
     part(MODEL)
 }

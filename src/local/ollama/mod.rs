@@ -168,8 +168,8 @@ impl Managed {
                         state.serves = None;
                     }
                 },
-                changed = changes.changed() => {
-                    if changed.is_err() {
+                result = changes.changed() => {
+                    if result.is_err() {
                         return Ok(Told::Stop);
                     }
                 }

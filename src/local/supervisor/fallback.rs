@@ -21,6 +21,9 @@ use crate::planner::{Failure, Route, Service, Timestamp};
 /// Least time between two looks whether the fallback lives.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// What the progress of its model is called.
+const MODEL_BAR: &str = "fallback model";
+
 /// The fallback.
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
@@ -223,9 +226,9 @@ impl Supervisor {
             return;
         }
         match event {
-            FallbackEvent::Progress { done, total } => self.screen.progress(NAME, done, total),
+            FallbackEvent::Progress { done, total } => self.screen.progress(MODEL_BAR, done, total),
             FallbackEvent::Ready => {
-                self.screen.finish(NAME);
+                self.screen.finish(MODEL_BAR);
                 if !matches!(
                     self.fallback.service,
                     Service::Ready { .. } | Service::Stopping
@@ -242,7 +245,7 @@ impl Supervisor {
                 self.fallback.forget_process();
             }
             FallbackEvent::Failed(failure) => {
-                self.screen.finish(NAME);
+                self.screen.finish(MODEL_BAR);
                 tracing::warn!(message = failure.message, "the fallback failed");
                 self.fallback.service = Service::Failed { at: now, failure };
                 self.fallback.forget_process();

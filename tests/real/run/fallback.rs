@@ -17,8 +17,7 @@ fn pretender(folder: &Path, answer: Option<&str>) -> PathBuf {
         || "time.sleep(1000)".to_owned(),
         |answer| {
             format!(
-                "self.send_response(200); self.end_headers(); self.wfile.write({:?}.encode())",
-                answer
+                "self.send_response(200); self.end_headers(); self.wfile.write({answer:?}.encode())"
             )
         },
     );

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use crate::tools::{Process, descendants, enginewright, free_address, is_alive, model};
 
 /// For what loads a model on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_mins(2);
 
 /// The YAML of a resource: `model` as its source, `rest` as further fields of `spec`.
 pub fn yaml(model: &Path, rest: &str) -> String {
+    let indented = format!("  {}", rest.replace('\n', "\n  "));
     format!(
         "apiVersion: enginewright.dev/v1alpha1\n\
          kind: InferenceEngine\n\
@@ -22,9 +23,7 @@ pub fn yaml(model: &Path, rest: &str) -> String {
          \x20 model: {{ source: \"file://{}\", servedName: smollm2 }}\n\
          {}\n",
         model.display(),
-        rest.lines()
-            .map(|line| format!("  {line}\n"))
-            .collect::<String>()
+        indented
     )
 }
 
