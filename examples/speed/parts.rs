@@ -77,7 +77,7 @@ impl Parts {
     pub async fn ready(&self, name: &str, port: u16, path: &str) -> Result<(), Failure> {
         let http = enginewright::bench::client::http()?;
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(60) {
+        while begun.elapsed() < Duration::from_mins(1) {
             let answer = http
                 .get(format!("http://127.0.0.1:{port}{path}"))
                 .send()
@@ -105,22 +105,6 @@ impl Process {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Resident memory in MiB.
-    pub fn resident_mib(&self) -> Result<f64, Failure> {
-        resident_mib(self.id())
-    }
-
-    /// Processor time used so far, user and system.
-    pub fn cpu(&self) -> Result<Duration, Failure> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
-        // Fields after the name, which may hold spaces: utime and stime are the 12th and 13th.
-        let rest = stat.rsplit(')').next().ok_or("unreadable /proc/PID/stat")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks: u64 = fields.get(11).ok_or("short stat")?.parse::<u64>()?
-            + fields.get(12).ok_or("short stat")?.parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
     }
 }
 

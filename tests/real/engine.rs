@@ -119,7 +119,7 @@ fn row(backend: &mut dyn Backend, slot: u32, start: u32, tokens: &[TokenId]) -> 
     let mut row = Vec::new();
     backend
         .forward(&[run(slot, start, tokens)], &mut |_, _, logits| {
-            row = logits.to_vec()
+            row = logits.to_vec();
         })
         .unwrap();
     row

@@ -17,7 +17,7 @@ use crate::tools::{self, Process, enginewright, free_address, model, wait_for};
 
 const SERVED: &str = "smollm2";
 const INNER: &str = "inner";
-const START: Duration = Duration::from_secs(180);
+const START: Duration = Duration::from_mins(3);
 
 /// Serve, Ollama and the gateway in front of them.
 struct Rig {
@@ -55,7 +55,7 @@ fn reqwest_blocking() -> Blocking {
         .build()
         .unwrap();
     let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(600))
+        .timeout(Duration::from_mins(10))
         .build()
         .unwrap();
     Blocking { runtime, client }

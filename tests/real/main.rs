@@ -9,5 +9,6 @@ mod gateway;
 mod guard;
 mod hostile_models;
 mod run;
+mod structured;
 mod tokenizer;
 mod tools;

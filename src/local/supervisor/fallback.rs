@@ -221,7 +221,6 @@ impl Supervisor {
     }
 
     pub(super) fn take_fallback(&mut self, start: u64, event: FallbackEvent, now: Timestamp) {
-        const NAME: &str = "fallback model";
         if start != self.fallback.starts {
             return;
         }

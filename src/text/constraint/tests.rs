@@ -28,9 +28,9 @@ fn accepts(schema: Value, text: &str) -> bool {
 }
 
 fn refused(schema: Value) -> String {
-    match compile(&GrammarSpec::JsonSchema(schema.clone())) {
+    match compile(&GrammarSpec::JsonSchema(schema)) {
         Err(ConstraintError::Schema(problem)) => problem,
-        other => panic!("{schema} gave {other:?}"),
+        other => panic!("gave {other:?}"),
     }
 }
 

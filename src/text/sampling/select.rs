@@ -30,7 +30,6 @@ impl Ranked {
         Self(u64::from(ascending) << 32 | u64::from(!token))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "takes the halves apart")]
     pub(super) fn logit(self) -> f32 {
         let ascending = (self.0 >> 32) as u32;
         f32::from_bits(if ascending >> 31 == 1 {
@@ -93,6 +92,10 @@ pub(super) fn most_probable(row: &[f32], count: usize) -> Vec<Ranked> {
 fn by_heap(row: &[f32], count: usize) -> Vec<Ranked> {
     let mut kept: BinaryHeap<Reverse<Ranked>> = BinaryHeap::with_capacity(count);
     let mut least = f32::NEG_INFINITY;
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "a lazy operator is no vector code"
+    )]
     for (first, block) in (0..).step_by(BLOCK).zip(row.chunks(BLOCK)) {
         // `any` on the whole block is vector code; the loop below seldom runs.
         if !block

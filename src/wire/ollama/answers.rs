@@ -29,7 +29,7 @@ pub struct Counts {
 }
 
 /// A line of `/api/chat`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatResponse {
     /// The name the client asked for.
     pub model: String,

@@ -195,11 +195,12 @@ impl Via {
     fn body(self, stream: bool) -> Value {
         let messages = json!([{ "role": "user", "content": "count" }]);
         match self {
-            Self::Chat => json!({ "model": MODEL, "messages": messages, "stream": stream }),
+            Self::Chat | Self::OllamaChat => {
+                json!({ "model": MODEL, "messages": messages, "stream": stream })
+            }
             Self::Completion => {
                 json!({ "model": MODEL, "prompt": "count", "stream": stream, "max_tokens": 64 })
             }
-            Self::OllamaChat => json!({ "model": MODEL, "messages": messages, "stream": stream }),
             Self::OllamaGenerate => json!({ "model": MODEL, "prompt": "count", "stream": stream }),
             Self::Plain => json!({ "prompt": "count" }),
         }

@@ -62,10 +62,7 @@ pub fn whole(via: Via, body: &Value) -> Read {
     match via {
         Via::Chat => {
             let choice = &body["choices"][0];
-            read.text = choice["message"]["content"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
+            read.text = String::from(choice["message"]["content"].as_str().unwrap_or_default());
             read.finish = choice["finish_reason"].as_str().map(str::to_owned);
             read.usage = Some(body["usage"].clone());
             if let Some(calls) = choice["message"]["tool_calls"].as_array() {
@@ -74,24 +71,24 @@ pub fn whole(via: Via, body: &Value) -> Read {
             assert_eq!(body["object"], "chat.completion");
         }
         Via::Completion => {
-            read.text = body["choices"][0]["text"].as_str().unwrap().to_owned();
+            read.text = String::from(body["choices"][0]["text"].as_str().unwrap());
             read.finish = body["choices"][0]["finish_reason"]
                 .as_str()
                 .map(str::to_owned);
             read.usage = Some(body["usage"].clone());
         }
         Via::OllamaChat => {
-            read.text = body["message"]["content"].as_str().unwrap().to_owned();
+            read.text = String::from(body["message"]["content"].as_str().unwrap());
             read.finish = body["done_reason"].as_str().map(str::to_owned);
             assert_eq!(body["done"], true);
         }
         Via::OllamaGenerate => {
-            read.text = body["response"].as_str().unwrap().to_owned();
+            read.text = String::from(body["response"].as_str().unwrap());
             read.finish = body["done_reason"].as_str().map(str::to_owned);
             assert_eq!(body["done"], true);
         }
         Via::Plain => {
-            read.text = body["response"].as_str().unwrap().to_owned();
+            read.text = String::from(body["response"].as_str().unwrap());
             read.finish = body["finish_reason"].as_str().map(str::to_owned);
         }
     }
