@@ -213,6 +213,37 @@ fn one_of_is_supported_where_branches_exclude_each_other() {
 }
 
 #[test]
+fn dates_and_times_are_real_ones() {
+    let date = || json!({ "type": "string", "format": "date" });
+    for good in ["2024-02-29", "2000-02-29", "2023-02-28", "1999-12-31"] {
+        assert!(accepts(date(), &format!("\"{good}\"")), "{good}");
+    }
+    for bad in [
+        "2023-02-29",
+        "1900-02-29",
+        "2024-02-30",
+        "2024-04-31",
+        "2024-13-01",
+        "2024-1-1",
+    ] {
+        assert!(!accepts(date(), &format!("\"{bad}\"")), "{bad}");
+    }
+    let moment = json!({ "format": "date-time", "type": "string", "pattern": "Z$" });
+    assert!(accepts(moment.clone(), "\"2024-02-29T23:59:59.5Z\""));
+    assert!(!accepts(moment.clone(), "\"2024-02-29T23:59:60Z\""));
+    assert!(!accepts(moment, "\"2024-02-29T23:59:59+01:00\""));
+}
+
+#[test]
+fn values_that_look_like_schemas_are_left_alone() {
+    let value = json!({ "format": "date", "oneOf": [1, 1], "x-guidance": 2 });
+    assert!(accepts(
+        json!({ "const": value }),
+        "{\"format\": \"date\", \"oneOf\": [1, 1], \"x-guidance\": 2}"
+    ));
+}
+
+#[test]
 fn clients_cannot_set_the_librarys_options() {
     let schema = json!({ "type": "array", "x-guidance": { "whitespace_flexible": true } });
     assert!(!accepts(schema, "[   ]"));

@@ -2,6 +2,7 @@
 //! grammar compiler knows.
 
 mod finite;
+mod formats;
 mod limits;
 mod one_of;
 
@@ -33,10 +34,15 @@ pub(super) fn prepare(schema: &Value, unsupported: Unsupported) -> Result<Value,
     if !finite::has_finite_value(schema) {
         return refuse("no finite value can satisfy it: it requires itself");
     }
-    remove_options(&mut prepared);
-    if unsupported == Unsupported::Refuse {
-        one_of::rewrite(&mut prepared, schema)?;
-    }
+    for_each_schema(&mut prepared, &mut |members| {
+        members.remove(OPTIONS);
+        formats::rewrite(members);
+        match unsupported {
+            Unsupported::Refuse => one_of::rewrite(members, schema),
+            // The compiler then takes `oneOf` for `anyOf`.
+            Unsupported::Ignore => Ok(()),
+        }
+    })?;
     if let Value::Object(members) = &mut prepared {
         members.insert(OPTIONS.into(), options(unsupported));
     }
@@ -58,15 +64,47 @@ fn refuse<T>(problem: impl Into<String>) -> Result<T, ConstraintError> {
     Err(ConstraintError::Schema(problem.into()))
 }
 
-fn remove_options(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.remove(OPTIONS);
-            members.values_mut().for_each(remove_options);
+/// Calls `change` for `schema` and every schema in it; not for values that only look like one, as
+/// in `const` or `default`.
+fn for_each_schema(
+    schema: &mut Value,
+    change: &mut dyn FnMut(&mut Map<String, Value>) -> Result<(), ConstraintError>,
+) -> Result<(), ConstraintError> {
+    let Value::Object(members) = schema else {
+        return Ok(());
+    };
+    change(members)?;
+    for (name, member) in members {
+        match (name.as_str(), member) {
+            (
+                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
+                Value::Object(schemas),
+            ) => schemas
+                .values_mut()
+                .try_for_each(|one| for_each_schema(one, change))?,
+            ("allOf" | "anyOf" | "oneOf" | "prefixItems" | "items", Value::Array(schemas)) => {
+                schemas
+                    .iter_mut()
+                    .try_for_each(|one| for_each_schema(one, change))?;
+            }
+            (
+                "items"
+                | "additionalItems"
+                | "additionalProperties"
+                | "contains"
+                | "not"
+                | "if"
+                | "then"
+                | "else"
+                | "propertyNames"
+                | "unevaluatedItems"
+                | "unevaluatedProperties",
+                one,
+            ) => for_each_schema(one, change)?,
+            _ => {}
         }
-        Value::Array(items) => items.iter_mut().for_each(remove_options),
-        _ => {}
     }
+    Ok(())
 }
 
 /// The schema that `members` refers to with `$ref`, when it is a part of `root`.

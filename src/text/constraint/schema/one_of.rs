@@ -4,29 +4,24 @@ use serde_json::{Map, Value};
 
 use super::{ConstraintError, referenced, refuse};
 
-/// Replaces every `oneOf` of `schema`, whose references lead into `root`.
-pub(super) fn rewrite(schema: &mut Value, root: &Value) -> Result<(), ConstraintError> {
-    match schema {
-        Value::Object(members) => {
-            if let Some(Value::Array(branches)) = members.get("oneOf") {
-                if !are_disjoint(branches, root) {
-                    return refuse(
-                        "oneOf needs branches that exclude each other: different types, or \
-                         objects that all require one property with different const values; \
-                         otherwise use anyOf",
-                    );
-                }
-                if let Some(branches) = members.remove("oneOf") {
-                    merge(members, branches);
-                }
-            }
-            members
-                .values_mut()
-                .try_for_each(|member| rewrite(member, root))
-        }
-        Value::Array(items) => items.iter_mut().try_for_each(|item| rewrite(item, root)),
-        _ => Ok(()),
+/// Replaces the `oneOf` of one schema, whose references lead into `root`.
+pub(super) fn rewrite(
+    members: &mut Map<String, Value>,
+    root: &Value,
+) -> Result<(), ConstraintError> {
+    let Some(Value::Array(branches)) = members.get("oneOf") else {
+        return Ok(());
+    };
+    if !are_disjoint(branches, root) {
+        return refuse(
+            "oneOf needs branches that exclude each other: different types, or objects that all \
+             require one property with different const values; otherwise use anyOf",
+        );
     }
+    if let Some(branches) = members.remove("oneOf") {
+        merge(members, branches);
+    }
+    Ok(())
 }
 
 fn merge(members: &mut Map<String, Value>, branches: Value) {
