@@ -11,7 +11,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub struct Parts {
     /// The program under test: the release build beside this one.
     pub program: PathBuf,
-    /// `SmolLM2` 135M, Q4_1.
+    /// The model: 135M parameters, `Q4_1`.
     pub model: PathBuf,
     /// Ollama 0.12.6.
     pub ollama: PathBuf,

@@ -64,12 +64,12 @@ fn refuse<T>(problem: impl Into<String>) -> Result<T, ConstraintError> {
     Err(ConstraintError::Schema(problem.into()))
 }
 
+/// What is done to the members of one schema.
+type Change<'a> = dyn FnMut(&mut Map<String, Value>) -> Result<(), ConstraintError> + 'a;
+
 /// Calls `change` for `schema` and every schema in it; not for values that only look like one, as
 /// in `const` or `default`.
-fn for_each_schema(
-    schema: &mut Value,
-    change: &mut dyn FnMut(&mut Map<String, Value>) -> Result<(), ConstraintError>,
-) -> Result<(), ConstraintError> {
+fn for_each_schema(schema: &mut Value, change: &mut Change<'_>) -> Result<(), ConstraintError> {
     let Value::Object(members) = schema else {
         return Ok(());
     };
