@@ -194,6 +194,7 @@ impl Ollama {
     }
 
     /// Makes a model of a blob. `template`: Go template of its prompts; `None`: Ollama's own guess.
+    /// `threads`: of the processor that it may keep busy.
     ///
     /// # Errors
     /// [`OllamaError`].
@@ -202,11 +203,13 @@ impl Ollama {
         model: &str,
         digest: &Sha256Hex,
         template: Option<&str>,
+        threads: u32,
     ) -> Result<(), OllamaError> {
         let what = "/api/create";
         let mut body = json!({
             "model": model,
             "files": {"model.gguf": format!("sha256:{digest}")},
+            "parameters": {"num_thread": threads},
             "stream": false,
         });
         if let (Some(template), Some(object)) = (template, body.as_object_mut()) {

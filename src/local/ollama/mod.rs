@@ -41,6 +41,10 @@ pub struct Model {
     pub file: Option<PathBuf>,
     /// Context that the gateway will ask for, in tokens.
     pub context_tokens: u32,
+    /// Threads it may keep busy. Both Ollama and the engine wait for their threads by spinning: where
+    /// together they have more than there are processors, each burns the time the other needs, and
+    /// both are slower by a factor of ten and more.
+    pub threads: u32,
 }
 
 /// What the loop wants of the fallback now.
@@ -244,15 +248,20 @@ impl Managed {
             .map_err(|error| OllamaError::File(std::io::Error::other(error)))?
             .map_err(OllamaError::File)?;
         let known = self.ollama.show(&model.name).await?;
-        let from_this_file = known
+        let threads = format!("num_thread {}", model.threads);
+        let as_wanted = known
             .as_ref()
             .and_then(|shown| shown.get("modelfile")?.as_str())
-            .is_some_and(|text| text.contains(digest.as_str()));
-        if from_this_file {
+            .is_some_and(|text| {
+                text.contains(digest.as_str()) && text.lines().any(|line| line.ends_with(&threads))
+            });
+        if as_wanted {
             return Ok(());
         }
         self.ollama.push_blob(file, &digest).await?;
-        self.ollama.create(&model.name, &digest, None).await?;
+        self.ollama
+            .create(&model.name, &digest, None, model.threads)
+            .await?;
         let shown = self.ollama.show(&model.name).await?;
         let guessed = shown
             .as_ref()
@@ -261,7 +270,7 @@ impl Managed {
             && let Some(template) = own_template(file).as_deref().and_then(template::known)
         {
             self.ollama
-                .create(&model.name, &digest, Some(template))
+                .create(&model.name, &digest, Some(template), model.threads)
                 .await?;
         }
         Ok(())

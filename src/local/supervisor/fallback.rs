@@ -112,12 +112,15 @@ impl Supervisor {
         else {
             return None;
         };
+        // The engine takes all processors; see `Model::threads`.
+        let threads = (self.hardware.cpu.cores / 2).max(1);
         if !import {
             return Some(Model {
                 revision: self.wanted.revision.clone(),
                 name: name.clone(),
                 file: None,
                 context_tokens: self.wanted.engine.engine.context_tokens(),
+                threads,
             });
         }
         let revision = self.fallback_revision()?;
@@ -126,6 +129,7 @@ impl Supervisor {
             name: name.clone(),
             file: Some(self.revisions.model(stored)),
             context_tokens: stored.served.context_tokens(),
+            threads,
             revision,
         })
     }
