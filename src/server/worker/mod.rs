@@ -1,6 +1,6 @@
 //! The engine thread: the only bridge between async handlers and the blocking device.
 //!
-//! One OS thread owns the [`Backend`](crate::backend::Backend) and drives the
+//! One OS thread owns the [`Backend`] and drives the
 //! [`Scheduler`](crate::scheduler::Scheduler). It blocks when there is nothing to do, looks for
 //! new and cancelled requests before every step, and turns logits into text. It knows no HTTP; when
 //! it ends, every waiting stream is told why.
