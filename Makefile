@@ -33,16 +33,19 @@ licences: ## Licences and sources of all dependencies (builds cargo-deny first)
 	$${ENGINEWRIGHT_TOOLS:-.tools}/bin/cargo-deny --all-features --locked check licenses bans sources
 
 # The tests of real parts that run in one go on two cores, one after the other: two runtimes that
-# spin at their barriers slow each other tenfold.
+# spin at their barriers slow each other tenfold. The tokenizer's tests start llama.cpp themselves,
+# which a process may do once, hence a process of their own.
 .PHONY: test
 test: tools-test ## Unit, property and router tests, then the real model, Ollama and engine thread
 	cargo test --locked --lib --bins --test suite
-	cargo test --locked --test real -- --test-threads 1 guard:: tokenizer:: engine::
+	cargo test --locked --test real -- --test-threads 1 tokenizer::
+	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway::
 
 .PHONY: test-all
 test-all: tools-test ## `make test` and the real tests that have not all passed together yet
 	cargo test --locked --lib --bins --test suite
-	cargo test --locked --test real -- --test-threads 1
+	cargo test --locked --test real -- --test-threads 1 tokenizer::
+	cargo test --locked --test real -- --test-threads 1 --skip tokenizer::
 
 # Optimises our own code and takes the dependencies as the tests compiled them (level 2).
 .PHONY: bench
