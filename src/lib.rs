@@ -14,6 +14,7 @@
 //! | [`planner`] | the next step: `plan(observed, now) -> Plan` | pure |
 //! | [`scheduler`] | which tokens of which request run in the next step | pure |
 //! | [`model`] | model files: GGUF metadata and tensor directory | reads files |
+//! | [`network`] | a model's network as a typed graph of operations | pure |
 //! | [`text`] | tokens, chat templates, sampling, stop strings, constraints, tool calls | pure |
 //! | [`backend`] | the narrow device interface and its implementations | device |
 //! | [`wire`] | the request and response shapes of the HTTP APIs | pure |
@@ -35,6 +36,7 @@ pub mod gateway;
 pub mod hardware;
 pub mod local;
 pub mod model;
+pub mod network;
 pub mod planner;
 pub mod probe;
 pub mod scheduler;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Architecture, ModelFacts, Rope};
+use super::{Architecture, ModelFacts, Rope, RopeScaling};
 
 /// Where a model's dimensions are known by name.
 struct Known {
@@ -94,7 +94,15 @@ pub fn find(name: &str) -> Option<ModelFacts> {
             base: known.rope_base,
             dimensions: head_length,
             has_factors: known.name.contains("Llama-3"),
+            scaling: RopeScaling::None,
         },
+        // The published one of each family; it changes no arithmetic of sizes.
+        rms_epsilon: if known.architecture == Architecture::Llama {
+            1e-5
+        } else {
+            1e-6
+        },
+        attention_biases: known.architecture == Architecture::Qwen2,
         bytes_by_type: BTreeMap::new(),
     })
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub mod catalogue;
+mod entries;
 pub mod gguf;
 pub mod ollama_store;
 mod structure;
@@ -51,8 +52,26 @@ pub struct Rope {
     pub base: f32,
     /// Rotated dimensions of each head.
     pub dimensions: u32,
-    /// Whether the model carries its own frequency factors (Llama 3.1 and later).
+    /// Whether the model carries its own frequency factors (Llama 3.1 and later): the tensor
+    /// `rope_freqs.weight`, by whose elements the frequencies are divided.
     pub has_factors: bool,
+    /// How positions beyond the trained context are mapped into it.
+    pub scaling: RopeScaling,
+}
+
+/// How positions beyond the trained context are mapped into it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RopeScaling {
+    /// Not at all, or by frequency factors.
+    None,
+    /// Every position is divided by the factor.
+    Linear {
+        /// The factor.
+        factor: f32,
+    },
+    /// `YaRN`: llama.cpp computes it, our engines do not.
+    Yarn,
 }
 
 /// What must be known of a model to say where it fits and how fast it can be.
@@ -83,6 +102,10 @@ pub struct ModelFacts {
     pub tied_embeddings: bool,
     /// How positions are encoded.
     pub rope: Rope,
+    /// What is added to the mean square in every norm.
+    pub rms_epsilon: f32,
+    /// Whether queries, keys and values have biases: Qwen 2, few of the Llama family.
+    pub attention_biases: bool,
     /// Bytes of tensor data in the file, by encoding; empty when there is no file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bytes_by_type: BTreeMap<String, u64>,
@@ -120,13 +143,12 @@ impl ModelFacts {
     pub fn norm_parameters(&self) -> u64 {
         let hidden = u64::from(self.hidden);
         let head = u64::from(self.head_length);
-        let per_layer = match self.architecture {
-            Architecture::Llama => 2 * hidden,
-            Architecture::Qwen2 => {
-                2 * hidden + head * (u64::from(self.heads) + 2 * u64::from(self.kv_heads))
-            }
-            Architecture::Qwen3 => 2 * hidden + 2 * head,
+        let biases = head * (u64::from(self.heads) + 2 * u64::from(self.kv_heads));
+        let of_heads = match self.architecture {
+            Architecture::Qwen3 => 2 * head,
+            Architecture::Llama | Architecture::Qwen2 => 0,
         };
+        let per_layer = 2 * hidden + of_heads + if self.attention_biases { biases } else { 0 };
         per_layer * u64::from(self.layers) + hidden
     }
 

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use super::entries::{Entries, MAX_CONTEXT, entry, epsilon, rope};
 use super::gguf::{GgufArray, GgufFile, GgufValue, TensorInfo, TensorType};
 use super::{Architecture, ModelError, ModelFacts, Rope};
 
 /// llama.cpp's `LLAMA_MAX_LAYERS`.
 const MAX_LAYERS: u32 = 512;
 /// Beyond any model; keeps later arithmetic far from overflow.
-const MAX_CONTEXT: u32 = 1 << 24;
 const MAX_WIDTH: u32 = 1 << 20;
 const MAX_HEAD_LENGTH: u32 = 1024;
 
@@ -53,62 +53,6 @@ const REFUSED_ENTRIES: &[(&str, &str)] = &[
     ),
 ];
 
-fn entry(key: impl Into<String>, problem: impl Into<String>) -> ModelError {
-    ModelError::Entry {
-        key: key.into(),
-        problem: problem.into(),
-    }
-}
-
-/// Reads entries of one architecture, with bounds.
-struct Entries<'a> {
-    file: &'a GgufFile,
-    architecture: Architecture,
-}
-
-impl Entries<'_> {
-    fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture.name())
-    }
-
-    /// An unsigned 32-bit integer, exactly: llama.cpp refuses other widths.
-    fn count(&self, name: &str, most: u32) -> Result<Option<u32>, ModelError> {
-        let key = self.key(name);
-        match self.file.get(&key) {
-            None => Ok(None),
-            Some(&GgufValue::U32(value)) if (1..=most).contains(&value) => Ok(Some(value)),
-            Some(&GgufValue::U32(value)) => {
-                Err(entry(key, format!("is {value}, it must be 1 to {most}")))
-            }
-            Some(_) => Err(entry(key, "must be one unsigned 32-bit integer")),
-        }
-    }
-
-    fn required(&self, name: &str, most: u32) -> Result<u32, ModelError> {
-        self.count(name, most)?
-            .ok_or_else(|| entry(self.key(name), "is missing: convert the model again"))
-    }
-
-    /// A finite 32-bit number within `range`.
-    fn number(
-        &self,
-        name: &str,
-        range: std::ops::RangeInclusive<f32>,
-    ) -> Result<Option<f32>, ModelError> {
-        let key = self.key(name);
-        match self.file.get(&key) {
-            None => Ok(None),
-            Some(&GgufValue::F32(value)) if range.contains(&value) => Ok(Some(value)),
-            Some(&GgufValue::F32(value)) => {
-                let (least, most) = (range.start(), range.end());
-                let problem = format!("is {value}, it must be {least} to {most}");
-                Err(entry(key, problem))
-            }
-            Some(_) => Err(entry(key, "must be one 32-bit floating-point number")),
-        }
-    }
-}
-
 pub(super) fn facts(file: &GgufFile) -> Result<ModelFacts, ModelError> {
     let architecture = architecture(file)?;
     refuse_unknown(file, architecture)?;
@@ -136,20 +80,19 @@ pub(super) fn facts(file: &GgufFile) -> Result<ModelFacts, ModelError> {
         context: entries.required("context_length", MAX_CONTEXT)?,
         tied_embeddings: file.tensor("output.weight").is_none(),
         rope: Rope {
-            base: rope_base(&entries)?,
             dimensions: 0,
             has_factors: file.tensor("rope_freqs.weight").is_some(),
+            ..rope(&entries)?
+        },
+        rms_epsilon: epsilon(&entries)?,
+        attention_biases: match architecture {
+            Architecture::Qwen2 => true,
+            Architecture::Llama => file.tensor("blk.0.attn_q.bias").is_some(),
+            Architecture::Qwen3 => false,
         },
         bytes_by_type: BTreeMap::new(),
     };
     facts.rope.dimensions = facts.head_length;
-    if entries
-        .number("attention.layer_norm_rms_epsilon", 0.0..=1.0)?
-        .is_none()
-    {
-        let key = entries.key("attention.layer_norm_rms_epsilon");
-        return Err(entry(key, "is missing: convert the model again"));
-    }
     tensors(file, &facts)?;
     for tensor in file.tensors() {
         *facts
@@ -222,23 +165,6 @@ fn head_length(entries: &Entries<'_>, hidden: u32, heads: u32) -> Result<u32, Mo
         return Err(entry(entries.key("attention.head_count"), problem));
     }
     Ok(length)
-}
-
-fn rope_base(entries: &Entries<'_>) -> Result<f32, ModelError> {
-    let base = entries.number("rope.freq_base", 1.0..=1e12)?;
-    let _bounds_checked = [
-        entries.number("rope.scale_linear", 1e-3..=1e6)?,
-        entries.number("rope.scaling.factor", 1e-3..=1e6)?,
-        entries.number("rope.scaling.attn_factor", 1e-3..=1e6)?,
-    ];
-    entries.count("rope.scaling.original_context_length", MAX_CONTEXT)?;
-    let key = entries.key("rope.scaling.type");
-    match entries.file.get(&key) {
-        None => {}
-        Some(value) if matches!(value.as_str(), Some("none" | "linear" | "yarn")) => {}
-        Some(_) => return Err(entry(key, "must be \"none\", \"linear\" or \"yarn\"")),
-    }
-    Ok(base.unwrap_or(10_000.0))
 }
 
 /// Number of tokens; it must be the same wherever it is written.
@@ -317,11 +243,12 @@ fn layer_tensors(
     if facts.architecture == Architecture::Qwen3 {
         table.vector(&name("attn_q_norm.weight"), head, true)?;
         table.vector(&name("attn_k_norm.weight"), head, true)?;
-    } else {
-        let required = facts.architecture == Architecture::Qwen2;
-        table.vector(&name("attn_q.bias"), queries, required)?;
-        table.vector(&name("attn_k.bias"), keys, required)?;
-        table.vector(&name("attn_v.bias"), keys, required)?;
+    }
+    // All or none: a file with only some of them leaves an unknown tensor.
+    if facts.attention_biases {
+        table.vector(&name("attn_q.bias"), queries, true)?;
+        table.vector(&name("attn_k.bias"), keys, true)?;
+        table.vector(&name("attn_v.bias"), keys, true)?;
     }
     Ok(())
 }

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 /// Layers that only decide, with the single file that is allowed to observe.
-const PURE: [(&str, Option<&str>); 7] = [
+const PURE: [(&str, Option<&str>); 8] = [
     ("api", None),
     ("hardware", Some("probe.rs")),
     ("engine", None),
+    ("network", None),
     ("planner", None),
     ("scheduler", None),
     ("text", None),
@@ -41,10 +42,11 @@ const FORBIDDEN: [(&str, &str); 22] = [
 ];
 
 /// Layers from the inside out: a layer imports only what stands in its row.
-const ORDER: [(&str, &[&str]); 7] = [
+const ORDER: [(&str, &[&str]); 8] = [
     ("api", &["api"]),
     ("hardware", &["api", "hardware", "model"]),
     ("engine", &["api", "hardware", "engine", "model"]),
+    ("network", &["network", "model", "engine"]),
     ("planner", &["api", "hardware", "engine", "planner"]),
     ("scheduler", &["scheduler", "backend"]),
     ("text", &["text", "model", "backend"]),
