@@ -54,6 +54,10 @@ bench: ## The speed and memory figures of the README (about 10 minutes; leave th
 	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --bins --examples
 	$${CARGO_TARGET_DIR:-target}/debug/examples/speed
 
+.PHONY: shim
+shim: ## Compiles libenginewright_trt.so for the TensorRT whose headers are in TENSORRT_HEADERS (default: this machine's)
+	scripts/shim $(or $(TENSORRT_HEADERS),/usr/include/$(shell uname -m)-linux-gnu) $${CARGO_TARGET_DIR:-target}/libenginewright_trt.so
+
 .PHONY: generated
 generated: ## Refreshes the committed files that are generated from the code
 	UPDATE_GENERATED=1 cargo test --locked --test suite generated

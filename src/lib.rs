@@ -16,6 +16,7 @@
 //! | [`model`] | model files: GGUF metadata and tensor directory | reads files |
 //! | [`network`] | a model's network as a typed graph of operations | pure |
 //! | [`text`] | tokens, chat templates, sampling, stop strings, constraints, tool calls | pure |
+//! | [`tensorrt`] | TensorRT through its shim: the only `unsafe` code | device |
 //! | [`backend`] | the narrow device interface and its implementations | device |
 //! | [`wire`] | the request and response shapes of the HTTP APIs | pure |
 //! | [`server`] | the inference server: HTTP in front of one engine thread | shell |
@@ -43,5 +44,6 @@ pub mod scheduler;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tensorrt;
 pub mod text;
 pub mod wire;

@@ -52,6 +52,17 @@ pub fn python() -> PathBuf {
     part("venv/bin/python")
 }
 
+/// TensorRT-RTX and the shim for it.
+pub fn tensorrt() -> PathBuf {
+    part("trt/libenginewright_trt.so");
+    part("trt")
+}
+
+/// Headers of the TensorRTs that the shim is for, one folder each.
+pub fn trt_headers() -> PathBuf {
+    part("trt-headers")
+}
+
 /// The program under test.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_enginewright"))
