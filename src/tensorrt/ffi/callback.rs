@@ -52,7 +52,7 @@ unsafe extern "C" fn start(
     let (progress, phase, parent) = unsafe { (target(user), text(phase), text(parent)) };
     let steps = u32::try_from(steps).unwrap_or_default();
     let _ended_here = catch_unwind(AssertUnwindSafe(|| {
-        progress.started(&phase, &parent, steps)
+        progress.started(&phase, &parent, steps);
     }));
 }
 

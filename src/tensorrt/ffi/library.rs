@@ -9,6 +9,9 @@ use std::sync::Arc;
 use super::raw::{ABI, Api, CANCELLED, Info, MEMORY, RawLibrary, UNSUPPORTED, VERSION, WRITE};
 use crate::tensorrt::{Capabilities, Flavour, TensorRtError, Version};
 
+/// `ew_describe`, the one function that is the same in every version of the shim.
+type Describe = unsafe extern "C" fn(*mut Info);
+
 /// A shim that is loaded, before its TensorRT is.
 pub(in crate::tensorrt) struct Shim {
     api: Api,
@@ -58,7 +61,6 @@ impl Library {
         // lies beside this program or in a system folder: it is as trusted as the program is.
         let library = unsafe { libloading::Library::new(path) };
         let library = ManuallyDrop::new(library.map_err(|error| wrong(error.to_string()))?);
-        type Describe = unsafe extern "C" fn(*mut Info);
         let mut info = Info::default();
         // SAFETY: a library with a function of this name is a shim, and this function has had the
         // same signature in every version: it is what tells them apart.
