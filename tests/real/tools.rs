@@ -58,7 +58,7 @@ pub fn tensorrt() -> PathBuf {
     part("trt")
 }
 
-/// Headers of the TensorRTs that the shim is for, one folder each.
+/// NVIDIA's headers for which the shim is made, one folder for each version.
 pub fn trt_headers() -> PathBuf {
     part("trt-headers")
 }
