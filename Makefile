@@ -19,7 +19,7 @@ demo: ## Shows the whole path on this machine, with times: Ollama first, promoti
 
 .PHONY: tools-test
 tools-test: ## What the tests need of the real parts
-	@scripts/tools system model ollama clients
+	@scripts/tools system model ollama clients formats
 
 .PHONY: lint
 lint: ## Format, clippy (pedantic, warnings are errors), documentation
@@ -39,7 +39,7 @@ licences: ## Licences and sources of all dependencies (builds cargo-deny first)
 test: tools-test ## Unit, property and router tests, then the real model, Ollama and engine thread
 	cargo test --locked --lib --bins --test suite
 	cargo test --locked --test real -- --test-threads 1 tokenizer::
-	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway::
+	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway:: weights::
 
 .PHONY: test-all
 test-all: tools-test ## `make test` and the real tests that have not all passed together yet

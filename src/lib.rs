@@ -15,6 +15,7 @@
 //! | [`scheduler`] | which tokens of which request run in the next step | pure |
 //! | [`model`] | model files: GGUF metadata and tensor directory | reads files |
 //! | [`network`] | a model's network as a typed graph of operations | pure |
+//! | [`weights`] | model weights: GGUF and safetensors decoded, rounded to an engine's formats | reads files |
 //! | [`text`] | tokens, chat templates, sampling, stop strings, constraints, tool calls | pure |
 //! | [`tensorrt`] | TensorRT through its shim: the only `unsafe` code | device |
 //! | [`backend`] | the narrow device interface and its implementations | device |
@@ -46,4 +47,5 @@ pub mod store;
 pub mod telemetry;
 pub mod tensorrt;
 pub mod text;
+pub mod weights;
 pub mod wire;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub mod catalogue;
+pub(crate) mod directory;
 mod entries;
 pub mod gguf;
 pub mod ollama_store;

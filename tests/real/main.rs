@@ -12,3 +12,4 @@ mod run;
 mod structured;
 mod tokenizer;
 mod tools;
+mod weights;

@@ -63,6 +63,11 @@ pub fn trt_headers() -> PathBuf {
     part("trt-headers")
 }
 
+/// A Python with the packages `gguf` and `safetensors`.
+pub fn formats_python() -> PathBuf {
+    part("formats/bin/python")
+}
+
 /// The program under test.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_enginewright"))

@@ -42,11 +42,12 @@ const FORBIDDEN: [(&str, &str); 22] = [
 ];
 
 /// Layers from the inside out: a layer imports only what stands in its row.
-const ORDER: [(&str, &[&str]); 8] = [
+const ORDER: [(&str, &[&str]); 9] = [
     ("api", &["api"]),
     ("hardware", &["api", "hardware", "model"]),
     ("engine", &["api", "hardware", "engine", "model"]),
     ("network", &["network", "model", "engine"]),
+    ("weights", &["weights", "network", "model"]),
     ("planner", &["api", "hardware", "engine", "planner"]),
     ("scheduler", &["scheduler", "backend"]),
     ("text", &["text", "model", "backend"]),
