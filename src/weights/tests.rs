@@ -103,7 +103,7 @@ fn rows_of(weights: &Weights, name: &str, rows: Range<u64>) -> Vec<u32> {
         reason = "small whole numbers"
     )]
     let row = |row: &[f32]| (row[0] / 1000.0) as u32;
-    let (rows, rest) = values.as_chunks::<{ HIDDEN as usize }>();
+    let (rows, rest) = values.as_chunks::<64>();
     assert!(rest.is_empty());
     rows.iter().map(|one| row(one)).collect()
 }

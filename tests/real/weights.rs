@@ -63,9 +63,9 @@ fn ours(weights: &Weights, rows: u64) -> Digests {
             let piece = first..all.min(first + rows);
             weights.read_f32(name, piece, &mut values).unwrap();
             elements += values.len();
-            values
-                .iter()
-                .for_each(|value| hash.update(value.to_le_bytes()));
+            for value in &values {
+                hash.update(value.to_le_bytes());
+            }
         }
         (elements, hex::encode(hash.finalize()))
     };

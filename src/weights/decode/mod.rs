@@ -120,9 +120,9 @@ impl Encoding {
     /// Decodes whole blocks: as many as both `bytes` and `out` have room for.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         match self {
-            Self::F32 => blocks(bytes, out, plain::f32),
-            Self::F16 => blocks(bytes, out, plain::f16),
-            Self::BF16 => blocks(bytes, out, plain::bf16),
+            Self::F32 => plain::f32(bytes, out),
+            Self::F16 => plain::f16(bytes, out),
+            Self::BF16 => plain::bf16(bytes, out),
             Self::Q4_0 => blocks(bytes, out, legacy::q4_0),
             Self::Q4_1 => blocks(bytes, out, legacy::q4_1),
             Self::Q5_0 => blocks(bytes, out, legacy::q5_0),

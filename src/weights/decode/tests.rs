@@ -60,9 +60,9 @@ fn every_encoding_is_decoded_as_the_python_package_decodes_it_to_the_last_bit() 
         encoding.decode(&blocks, &mut values);
         assert_eq!(values[..4], reference.first, "{}", encoding.name());
         let mut hash = Sha256::new();
-        values
-            .iter()
-            .for_each(|value| hash.update(value.to_le_bytes()));
+        for value in &values {
+            hash.update(value.to_le_bytes());
+        }
         let digest = hex::encode(hash.finalize());
         assert_eq!(digest, reference.digest, "{}", encoding.name());
     }

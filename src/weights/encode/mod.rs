@@ -251,8 +251,10 @@ fn check_values(spec: &WeightSpec, values: &[f32]) -> Result<(), EncodeError> {
             (f16::MAX.to_f32(), "16-bit floating point")
         }
     };
-    // NaN is not within any bounds.
-    match values.iter().find(|value| !(value.abs() <= most)) {
+    match values
+        .iter()
+        .find(|value| value.is_nan() || value.abs() > most)
+    {
         None => Ok(()),
         Some(&value) => Err(EncodeError::Value {
             name: spec.name.clone(),

@@ -108,7 +108,9 @@ fn tensors(
         if repeated || names::is_derived(&name) {
             continue;
         }
-        let path = files.get(file).map_or(Path::new(""), SourceFile::path);
+        let path = files
+            .get(file)
+            .map_or_else(|| Path::new(""), SourceFile::path);
         let Some(canonical) = names::canonical(&name) else {
             let problem = "is unknown: mixtures of experts, adapters and other networks are not \
                            supported";

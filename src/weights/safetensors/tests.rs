@@ -11,8 +11,10 @@ use crate::weights::{Form, Weights};
 const HIDDEN: u64 = 32;
 const NORM: &str = "model.norm.weight";
 
+type Shapes = Vec<(String, Vec<u64>)>;
+
 /// Name and shape of each tensor of a Llama of one layer: two heads of 16, one of keys and values.
-fn shapes() -> Vec<(String, Vec<u64>)> {
+fn shapes() -> Shapes {
     let mut all = vec![
         ("model.embed_tokens.weight".to_owned(), vec![10, HIDDEN]),
         ("model.norm.weight".to_owned(), vec![HIDDEN]),
@@ -284,22 +286,22 @@ fn a_name_that_stands_twice_is_refused() {
 
 #[test]
 fn tensors_that_the_network_does_not_know_or_needs_are_named() {
-    let refused = |change: &dyn Fn(&mut Vec<(String, Vec<u64>)>)| {
+    let refused = |change: fn(&mut Shapes)| {
         let mut tensors = shapes();
         change(&mut tensors);
         let (header, data) = shard(&tensors);
         Model::new(&[("model.safetensors", &file(&header, &data))]).refused()
     };
-    let error = refused(&|all| all.push(("model.layers.0.mlp.gate.weight".into(), vec![4])));
+    let error = refused(|all| all.push(("model.layers.0.mlp.gate.weight".into(), vec![4])));
     assert!(
         error.contains("mlp.gate.weight` in") && error.contains("unknown"),
         "{error}"
     );
-    let error = refused(&|all| drop(all.remove(5)));
+    let error = refused(|all| drop(all.remove(5)));
     assert!(error.contains("blk.0.attn_q.weight` is missing"), "{error}");
-    let error = refused(&|all| drop(all.remove(2)));
+    let error = refused(|all| drop(all.remove(2)));
     assert!(error.contains("lm_head.weight` is missing"), "{error}");
-    let error = refused(&|all| all[5].1 = vec![HIDDEN, 31]);
+    let error = refused(|all| all[5].1 = vec![HIDDEN, 31]);
     assert!(
         error.contains("blk.0.attn_q.weight` has the shape"),
         "{error}"
