@@ -8,7 +8,7 @@ help: ## Lists what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | sort | column -t -s '|'
 
 .PHONY: tools
-tools: ## Installs and builds the real parts into .tools/ (model, Ollama, client libraries, cargo-deny)
+tools: ## Installs and builds the real parts into .tools/ (model, Ollama, client libraries, Kubernetes, cargo-deny)
 	@scripts/tools
 
 .PHONY: demo
@@ -19,7 +19,7 @@ demo: ## Shows the whole path on this machine, with times: Ollama first, promoti
 
 .PHONY: tools-test
 tools-test: ## What the tests need of the real parts
-	@scripts/tools system model ollama clients formats
+	@scripts/tools system model ollama clients formats cluster
 
 .PHONY: lint
 lint: ## Format, clippy (pedantic, warnings are errors), documentation
@@ -36,14 +36,22 @@ licences: ## Licences and sources of all dependencies (builds cargo-deny first)
 # spin at their barriers slow each other tenfold. The tokenizer's tests start llama.cpp themselves,
 # which a process may do once, hence a process of their own.
 .PHONY: test
-test: tools-test ## Unit, property and router tests, then the real model, Ollama and engine thread
+test: tools-test ## Unit, property and router tests, then the real API server, model, Ollama and engine thread
 	cargo test --locked --lib --bins --test suite
+	cargo test --locked --test apiserver
 	cargo test --locked --test real -- --test-threads 1 tokenizer::
 	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway:: weights::
+
+# A whole node of its own: needs root, and nothing of a cluster that runs here.
+.PHONY: e2e
+e2e: ## A real one-node Kubernetes with containerd, storage, registry (needs root; installs its parts)
+	@scripts/tools system cluster node
+	cargo test --locked --test node -- --test-threads 1
 
 .PHONY: test-all
 test-all: tools-test ## `make test` and the real tests that have not all passed together yet
 	cargo test --locked --lib --bins --test suite
+	cargo test --locked --test apiserver
 	cargo test --locked --test real -- --test-threads 1 tokenizer::
 	cargo test --locked --test real -- --test-threads 1 --skip tokenizer::
 

@@ -7,6 +7,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
 use super::{Bytes, Cpu, Gpu, Hardware, Jetson, Memory, Module, Sm, Software, parse};
 
 /// No file that is read is longer; the package database of a Jetson has about 3 MB.
@@ -80,14 +83,38 @@ impl Tree<'_> {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// Opens a path below the root as if the root were `/`: where a host is mounted into a
+    /// container, its links (`/usr/local/cuda` is one, and absolute) lead through the host's tree.
+    fn open(&self, path: &str, flags: OFlags) -> Option<File> {
+        let flags = flags | OFlags::CLOEXEC;
+        if self.root == Path::new("/") {
+            return Some(rustix::fs::open(path, flags, Mode::empty()).ok()?.into());
+        }
+        let root = File::open(self.root).ok()?;
+        let below = path.trim_start_matches('/');
+        let opened = rustix::fs::openat2(&root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+        match opened {
+            Ok(file) => Some(file.into()),
+            // Linux before 5.6, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                let file = rustix::fs::open(self.path(path), flags, Mode::empty());
+                Some(file.ok()?.into())
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.open(path, OFlags::PATH).is_some()
+    }
+
     fn bytes(&self, path: &str) -> Option<Vec<u8>> {
-        let path = self.path(path);
         // A pipe or device in a recording must not block the probe.
-        if !std::fs::metadata(&path).ok()?.is_file() {
+        let file = self.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        if !file.metadata().ok()?.is_file() {
             return None;
         }
         let mut content = Vec::new();
-        let file = File::open(path).ok()?;
         file.take(MOST_BYTES).read_to_end(&mut content).ok()?;
         Some(content)
     }
@@ -126,15 +153,14 @@ impl Tree<'_> {
                 .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
             parse::cpu_list(list)
         });
-        let architecture = if self.path("/lib/aarch64-linux-gnu").exists()
-            || self.path("/usr/lib/aarch64-linux-gnu").exists()
-        {
-            "aarch64"
-        } else if self.root == Path::new("/") {
-            std::env::consts::ARCH
-        } else {
-            "x86_64"
-        };
+        let architecture =
+            if self.exists("/lib/aarch64-linux-gnu") || self.exists("/usr/lib/aarch64-linux-gnu") {
+                "aarch64"
+            } else if self.root == Path::new("/") {
+                std::env::consts::ARCH
+            } else {
+                "x86_64"
+            };
         Cpu {
             model,
             architecture: architecture.to_owned(),
@@ -166,7 +192,7 @@ impl Tree<'_> {
         let packages = self.text("/var/lib/dpkg/status").unwrap_or_default();
         let runtime = ["/usr/local/nvidia/toolkit", "/usr/bin"]
             .iter()
-            .any(|folder| self.path(folder).join("nvidia-container-runtime").exists());
+            .any(|folder| self.exists(&format!("{folder}/nvidia-container-runtime")));
         Software {
             cuda: self
                 .text("/usr/local/cuda/version.json")
@@ -176,10 +202,7 @@ impl Tree<'_> {
                 .or_else(|| self.tensorrt_by_name()),
             driver: None,
             container_runtime: Some(runtime),
-            k3s: Some(
-                self.path("/usr/local/bin/k3s").exists()
-                    || self.path("/var/lib/rancher/k3s").exists(),
-            ),
+            k3s: Some(self.exists("/usr/local/bin/k3s") || self.exists("/var/lib/rancher/k3s")),
         }
     }
 
@@ -331,6 +354,28 @@ mod tests {
             "{:?}",
             hardware.notes
         );
+    }
+
+    #[test]
+    fn absolute_links_lead_through_the_tree_and_never_out_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        orin_nx(root.path());
+        let folder = root.path().join("usr/local");
+        std::fs::rename(folder.join("cuda"), folder.join("cuda-12.6")).unwrap();
+        std::os::unix::fs::symlink("/usr/local/cuda-12.6", folder.join("cuda")).unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(
+            outside.path().join("release"),
+            b"# R36 (release), REVISION: 5.0\n",
+        )
+        .unwrap();
+        let release = root.path().join("etc/nv_tegra_release");
+        std::fs::remove_file(&release).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("release"), &release).unwrap();
+
+        let hardware = probe_files(root.path());
+        assert_eq!(hardware.software.cuda.as_deref(), Some("12.6.11"));
+        assert_eq!(hardware.jetson.unwrap().l4t, None);
     }
 
     #[test]
