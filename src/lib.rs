@@ -25,10 +25,12 @@
 //! | [`probe`] | proving a server by real generation, and measuring it | shell |
 //! | [`store`] | the state directory: atomic writes, locks, digests | shell |
 //! | [`local`] | `run`: the planner driven with processes | shell |
+//! | [`agent`] | publishes its node as an `EdgeNode` and as labels (`agent::decide` is pure) | shell |
 //! | [`mod@bench`] | load test with latency percentiles | shell |
 //! | [`telemetry`] | logs, metrics registry, traces | shell |
 //! | [`cli`] | one file per subcommand | shell |
 
+pub mod agent;
 pub mod api;
 pub mod backend;
 pub mod bench;

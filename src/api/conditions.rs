@@ -152,6 +152,10 @@ words! {
         RuntimeClassMissing,
         /// The node has not been heard of.
         NodeUnreachable,
+        /// The node has described itself and a container can use its GPU.
+        HardwareFound,
+        /// The node has described itself; it has no NVIDIA GPU.
+        GpuNotFound,
 
         /// The model is being fetched.
         FetchingModel,
@@ -286,6 +290,7 @@ impl Reason {
             Self::RuntimeClassMissing => {
                 "Install the NVIDIA container toolkit on the node and restart k3s."
             }
+            Self::GpuNotFound => "Install the NVIDIA driver if the node has a GPU.",
             Self::NodeUnreachable => "Check the node's power and link; it serves on meanwhile.",
             Self::ModelNotFound => "Correct spec.model.source.",
             Self::ModelUnauthorized => "Correct the Secret named in spec.model.credentials.",

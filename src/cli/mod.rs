@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod agent;
 mod bench;
 mod completions;
 mod crds;
@@ -55,6 +56,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Agent(agent::Args),
     Bench(bench::Args),
     Plan(plan::Args),
     Crds(crds::Args),
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
     // reqwest finds one default TLS provider, whatever starts first.
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
+        Command::Agent(args) => args.run().into(),
         Command::Bench(args) => args.run().into(),
         Command::Plan(args) => args.run().into(),
         Command::Crds(args) => args.run().into(),

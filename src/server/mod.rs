@@ -5,6 +5,7 @@
 //! need no socket; [`http`] has the connections and their deadlines; [`lifecycle`] loads, proves,
 //! serves and drains.
 
+pub mod admin;
 pub mod answer;
 pub mod auth;
 pub mod body;

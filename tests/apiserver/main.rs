@@ -14,6 +14,7 @@ mod cluster;
 #[path = "../real/tools.rs"]
 mod tools;
 
+mod agent;
 mod agreement;
 mod definitions;
 mod harness;

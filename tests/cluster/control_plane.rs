@@ -132,19 +132,37 @@ impl ControlPlane {
         service_account: &str,
         request: TokenRequest,
     ) -> Client {
-        let token = Api::<ServiceAccount>::namespaced(self.client(), namespace)
-            .create_token_request(service_account, &PostParams::default(), &request)
-            .await
-            .expect("a token")
-            .status
-            .and_then(|status| status.token)
-            .expect("a token has a status");
+        let token = self.token(namespace, service_account, &request).await;
         let mut config = self.config();
         config.auth_info = kube::config::AuthInfo {
             token: Some(token.into()),
             ..kube::config::AuthInfo::default()
         };
         Client::try_from(config).expect("a client")
+    }
+
+    /// A token of a service account.
+    pub async fn token(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        request: &TokenRequest,
+    ) -> String {
+        Api::<ServiceAccount>::namespaced(self.client(), namespace)
+            .create_token_request(service_account, &PostParams::default(), request)
+            .await
+            .expect("a token")
+            .status
+            .and_then(|status| status.token)
+            .expect("a token has a status")
+    }
+
+    /// A kubeconfig for a process that has `token`; `name` names the file.
+    pub fn kubeconfig_with(&self, name: &str, token: &str) -> PathBuf {
+        let admin = std::fs::read_to_string(&self.kubeconfig).expect("a kubeconfig");
+        let path = self.folder().expect("a cluster of our own").join(name);
+        std::fs::write(&path, admin.replace("admin-token", token)).expect("a file");
+        path
     }
 
     /// `kubectl` on this cluster.

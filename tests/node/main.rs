@@ -12,4 +12,5 @@ mod cluster;
 #[path = "../real/tools.rs"]
 mod tools;
 
+mod agent;
 mod life;

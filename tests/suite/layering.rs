@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 /// Layers that only decide, with the single file that is allowed to observe.
-const PURE: [(&str, Option<&str>); 8] = [
+const PURE: [(&str, Option<&str>); 9] = [
+    ("agent/decide", None),
     ("api", None),
     ("hardware", Some("probe.rs")),
     ("engine", None),
@@ -42,7 +43,8 @@ const FORBIDDEN: [(&str, &str); 22] = [
 ];
 
 /// Layers from the inside out: a layer imports only what stands in its row.
-const ORDER: [(&str, &[&str]); 9] = [
+const ORDER: [(&str, &[&str]); 10] = [
+    ("agent/decide", &["agent", "api", "hardware"]),
     ("api", &["api"]),
     ("hardware", &["api", "hardware", "model"]),
     ("engine", &["api", "hardware", "engine", "model"]),
