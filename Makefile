@@ -40,7 +40,7 @@ test: tools-test ## Unit, property and router tests, then the real API server, m
 	cargo test --locked --lib --bins --test suite
 	cargo test --locked --test apiserver
 	cargo test --locked --test real -- --test-threads 1 tokenizer::
-	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway:: weights::
+	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway:: network:: weights::
 
 # A whole node of its own: needs root, and nothing of a cluster that runs here.
 .PHONY: e2e
@@ -54,6 +54,11 @@ test-all: tools-test ## `make test` and the real tests that have not all passed 
 	cargo test --locked --test apiserver
 	cargo test --locked --test real -- --test-threads 1 tokenizer::
 	cargo test --locked --test real -- --test-threads 1 --skip tokenizer::
+
+# Twenty texts of 64 tokens through the interpreter, in both forms of attention, against llama.cpp.
+.PHONY: soak
+soak: tools-test ## What takes minutes: the network's texts on the real model against llama.cpp's
+	ENGINEWRIGHT_SOAK=1 cargo test --locked --test real -- --test-threads 1 --nocapture network::
 
 # Optimises our own code and takes the dependencies as the tests compiled them (level 2).
 .PHONY: bench

@@ -159,6 +159,9 @@ impl GraphBuilder {
     /// When the weight is no matrix of K inputs, or of another type than `x`.
     pub fn linear(&mut self, x: TensorId, weight: WeightId) -> Built {
         let matrix = self.load(weight)?;
+        let matrix = self
+            .dtype(x)
+            .map_or(Ok(matrix), |to| self.cast(matrix, to))?;
         let spec = &self.weights[weight.index()];
         let turned = spec.layout == Layout::Nk && spec.kind != WeightKind::Vector;
         self.mat_mul(x, matrix, turned)

@@ -297,13 +297,11 @@ impl std::fmt::Display for Shape {
 }
 
 /// A shape from sizes of different kinds: `shape![Symbol::Batch, 4, dim]`.
-#[cfg(test)]
 macro_rules! shape {
     ($($size:expr),* $(,)?) => {
         $crate::network::Shape(vec![$($crate::network::Dim::from($size.clone())),*])
     };
 }
-#[cfg(test)]
 pub(crate) use shape;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The network of a model as a value: a small typed graph of operations, before any engine exists. Pure.
 //!
-//! [`GraphBuilder`] turns a model's facts into a [`Graph`]; one lowering makes TensorRT's layers of it,
+//! [`describe`] turns a model's facts into a [`Graph`]; one lowering makes TensorRT's layers of it,
 //! and the tests evaluate the same graph on the CPU against llama.cpp and `transformers`. So a wrong
 //! rotation, mask, head grouping or layout is found without a GPU.
 //!
@@ -9,24 +9,30 @@
 //! file, and knows no device: everything here exists as a layer of TensorRT 10.3, or, for the native
 //! form, of 10.15 and TensorRT-RTX.
 
+mod attention;
 mod builder;
 mod check;
 mod check_moves;
 mod check_native;
+mod config;
+mod decoder;
 mod dimension;
 mod graph;
 mod op;
 mod profile;
+mod rope;
 mod weight;
 mod whole;
 
 pub use builder::GraphBuilder;
-#[cfg(test)]
+pub use config::{Config, ConfigError, Extent, Form, Options};
+pub use decoder::describe;
 pub(crate) use dimension::shape;
 pub use dimension::{Bindings, Dim, Shape, Symbol, Term};
 pub use graph::{Graph, Node, Output, TensorId};
 pub use op::{Binary, DataType, InputRole, Op, OutputRole, Reduction, Scaling, Unary, Values};
 pub use profile::{Bounds, Point, Profile};
+pub use rope::{FACTORS, Llama3Scaling, llama3_factors};
 pub use weight::{
     Encoding, Layout, Part, Source, TensorMeta, WeightError, WeightId, WeightKind, WeightSource,
     WeightSpec,
@@ -67,6 +73,12 @@ pub enum NetworkError {
         what: &'static str,
         /// Its name.
         name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The choices of an engine contradict each other.
+    #[error("the network cannot be described: {problem}")]
+    Options {
         /// What is wrong.
         problem: String,
     },

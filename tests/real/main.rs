@@ -8,6 +8,9 @@ mod engine;
 mod gateway;
 mod guard;
 mod hostile_models;
+#[path = "../interpreter/mod.rs"]
+mod interpreter;
+mod network;
 mod run;
 mod structured;
 mod tokenizer;

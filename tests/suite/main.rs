@@ -4,7 +4,10 @@
 mod crds;
 mod gateway;
 mod generated;
+#[path = "../interpreter/mod.rs"]
+mod interpreter;
 mod layering;
+mod network;
 mod plan;
 mod samples;
 mod server;
