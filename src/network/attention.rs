@@ -77,9 +77,12 @@ impl Attention {
         #[expect(clippy::cast_possible_truncation, reason = "between 0 and 1")]
         let scale = Values::floats(decoder.options.activations, &[scale as f32]);
         let scale = decoder.graph.constant(scale, &[1; 4])?;
-        let seen = Seen::new(decoder, positions, lengths, cached)?;
+        let seen = Seen::new(decoder, positions, cached)?;
         let (rotation, mask) = match decoder.options.form {
-            Form::Split => (Rotation::plain(decoder, positions)?, seen.added(decoder)?),
+            Form::Split => (
+                Rotation::plain(decoder, positions)?,
+                seen.added(decoder, positions, lengths)?,
+            ),
             Form::Native => (Rotation::native(decoder, positions)?, seen.native(decoder)?),
         };
         Ok(Self {
@@ -203,44 +206,36 @@ fn group_rows(decoder: &Decoder<'_>) -> Built<Dim> {
 struct Seen {
     /// `[batch, 1, sequence, 1]`: one more than the position of each query.
     until: TensorId,
-    /// `[batch, 1, 1, sequence]`: positions of the new tokens.
-    new: TensorId,
     /// `[1, 1, 1, context]`: places in the cache.
     cached: TensorId,
-    /// `[batch, 1, 1, 1]`: tokens in the cache.
-    lengths: TensorId,
 }
 
 impl Seen {
-    fn new(
-        decoder: &mut Decoder<'_>,
-        positions: TensorId,
-        lengths: TensorId,
-        cached: TensorId,
-    ) -> Built<Self> {
+    fn new(decoder: &mut Decoder<'_>, positions: TensorId, cached: TensorId) -> Built<Self> {
         let (batch, sequence) = (decoder.batch.clone(), decoder.sequence.clone());
         let graph = &mut decoder.graph;
         let one = graph.constant(Values::I32([1].into()), &[1; 4])?;
         let queries = graph.reshape(positions, shape![batch, 1_i64, sequence, 1_i64])?;
         let until = graph.binary(Binary::Add, queries, one)?;
-        let new = graph.reshape(positions, shape![batch, 1_i64, 1_i64, sequence])?;
         let cached = graph.reshape(cached, shape![1_i64, 1_i64, 1_i64, context()])?;
-        let lengths = graph.reshape(lengths, shape![batch, 1_i64, 1_i64, 1_i64])?;
-        Ok(Self {
-            until,
-            new,
-            cached,
-            lengths,
-        })
+        Ok(Self { until, cached })
     }
 
     /// Split form: of the cache what was there before, of the new tokens what is not later.
-    fn added(self, decoder: &mut Decoder<'_>) -> Built<Mask> {
+    fn added(
+        self,
+        decoder: &mut Decoder<'_>,
+        positions: TensorId,
+        lengths: TensorId,
+    ) -> Built<Mask> {
         let group = decoder.config.heads / decoder.config.kv_heads.max(1);
+        let (batch, sequence) = (decoder.batch.clone(), decoder.sequence.clone());
         let graph = &mut decoder.graph;
-        let limit = graph.binary(Binary::Min, self.until, self.lengths)?;
+        let new = graph.reshape(positions, shape![batch, 1_i64, 1_i64, sequence])?;
+        let lengths = graph.reshape(lengths, shape![batch, 1_i64, 1_i64, 1_i64])?;
+        let limit = graph.binary(Binary::Min, self.until, lengths)?;
         let past = graph.binary(Binary::Less, self.cached, limit)?;
-        let new = graph.binary(Binary::Less, self.new, self.until)?;
+        let new = graph.binary(Binary::Less, new, self.until)?;
         let zero = graph.constant(Values::F32([0.0].into()), &[1; 4])?;
         let unseen = graph.constant(Values::F32([UNSEEN].into()), &[1; 4])?;
         let past = graph.add(Op::Select, &[past, zero, unseen])?;

@@ -15,7 +15,8 @@ mod weights;
 use std::collections::BTreeMap;
 
 use enginewright::network::{
-    Bindings, DataType, Dim, Graph, InputRole, Node, Op, OutputRole, Symbol, Values, WeightSource,
+    Bindings, DataType, Dim, Graph, InputRole, Node, Op, OutputRole, Symbol, TensorId, Values,
+    WeightSource,
 };
 
 pub use runner::{Runner, Turn};
@@ -99,16 +100,18 @@ impl<'a> Interpreter<'a> {
             if self.constant[index].is_some() {
                 continue;
             }
-            let value = match &node.op {
-                Op::Input(role) => inputs[role].clone(),
-                _ => {
-                    let operand = |id: &enginewright::network::TensorId| {
-                        let constant = self.constant[id.index()].as_ref();
-                        constant.or(values[id.index()].as_ref()).unwrap()
-                    };
-                    let operands: Vec<&Tensor> = node.operands.iter().map(operand).collect();
-                    rounded(compute(node, &operands, &sizes), self.arithmetic)
-                }
+            let value = if let Op::Input(role) = &node.op {
+                inputs[role].clone()
+            } else {
+                let operand = |id: &TensorId| {
+                    let computed = || values[id.index()].as_ref();
+                    self.constant[id.index()]
+                        .as_ref()
+                        .or_else(computed)
+                        .unwrap()
+                };
+                let operands: Vec<&Tensor> = node.operands.iter().map(operand).collect();
+                rounded(compute(node, &operands, &sizes), self.arithmetic)
             };
             announced(node, &value, &sizes);
             values[index] = Some(value);

@@ -132,7 +132,7 @@ impl<'a> Runner<'a> {
             let kept = if whole {
                 output.clone()
             } else {
-                self.copied(past, output, turns)
+                self.copied(&past, output, turns)
             };
             self.caches.insert(cache, kept);
         }
@@ -141,7 +141,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn copied(&self, past: Tensor, new: &Tensor, turns: &[Turn<'_>]) -> Tensor {
+    fn copied(&self, past: &Tensor, new: &Tensor, turns: &[Turn<'_>]) -> Tensor {
         let [_, heads, capacity, length] = past.shape[..] else {
             panic!("{:?}", past.shape);
         };

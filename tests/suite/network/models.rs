@@ -20,7 +20,6 @@ pub const CHUNK: u32 = 16;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "the names of the file")]
 struct Scaling {
     #[serde(rename = "factor")]
     factor: f64,
@@ -115,10 +114,10 @@ pub fn generated(name: &str, count: u64, row_length: u64) -> Vec<f32> {
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
-        let unit = ((x >> 40) as i64 - (1 << 23)) as f32 / (1 << 23) as f32;
+        let unit = ((x >> 40).cast_signed() - (1 << 23)) as f32 / (1 << 23) as f32;
         if name.ends_with("norm.weight") {
             1.0 + unit * 0.25
-        } else if name.ends_with(".bias") {
+        } else if name.rsplit('.').next() == Some("bias") {
             unit * 0.5
         } else if name == "token_embd.weight" {
             unit
