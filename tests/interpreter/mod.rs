@@ -3,7 +3,11 @@
 //!
 //! Every result is compared with the type and shape that the graph announced for it, so a run also
 //! proves the graph's arithmetic of shapes.
-#![allow(dead_code, reason = "each test binary uses the part that it needs")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses the part that it needs"
+)]
 
 mod moves;
 mod native;

@@ -211,6 +211,10 @@ struct Outcome {
     steps: usize,
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "figures of a test, shown where they are asked for"
+)]
 fn run(name: &str, options: &Options, prompts: &[Vec<TokenId>], reference: &[Answer]) -> Outcome {
     let config = Config::new(weights().facts(), weights()).unwrap();
     let graph = describe(&config, options).unwrap();
