@@ -28,6 +28,7 @@ pub(super) fn open(path: &Path) -> Result<(ModelFacts, Tensors), OpenError> {
     let tensors = Tensors {
         files: vec![file],
         by_name,
+        watch: None,
     };
     Ok((facts, tensors))
 }

@@ -9,20 +9,29 @@ use std::ops::Range;
 use std::path::Path;
 
 mod decode;
+mod digest;
 mod encode;
 mod error;
 mod files;
 mod gguf;
+mod loss;
 mod quantise;
+mod report;
+mod rounded;
 mod safetensors;
 mod tensors;
 
 pub use decode::Encoding;
-pub use encode::{EncodeError, EncodeOptions, Loss, Sink, encode, encode_into};
+pub use digest::Digests;
+pub use encode::{EncodeError, EncodeOptions, Sink, encode, encode_into};
 pub use error::OpenError;
+pub use loss::Loss;
 pub use quantise::Rounding;
+pub use report::{OutputError, Perplexity, RoundingReport, WeightReport};
+pub use rounded::Rounded;
 pub use safetensors::{Companions, Config, SafetensorsError};
 
+use self::files::SourceFile;
 use self::tensors::Tensors;
 use crate::model::ModelFacts;
 use crate::network::{TensorMeta, WeightError, WeightSource};
@@ -47,6 +56,8 @@ pub struct Weights {
     facts: ModelFacts,
     form: Form,
     tensors: Tensors,
+    /// `config.json` of safetensors: part of what the model is.
+    configuration: Option<SourceFile>,
 }
 
 impl Weights {
@@ -69,6 +80,7 @@ impl Weights {
                     companions: folder.companions,
                 },
                 tensors: folder.tensors,
+                configuration: Some(SourceFile::open(&path.join("config.json"))?),
             });
         }
         let (facts, tensors) = gguf::open(path)?;
@@ -76,6 +88,7 @@ impl Weights {
             facts,
             form: Form::Gguf,
             tensors,
+            configuration: None,
         })
     }
 
@@ -94,6 +107,31 @@ impl Weights {
         self.tensors.by_name.keys().map(String::as_str)
     }
 
+    /// Digests of the model and of each tensor, in one pass over all files; `progress` gets the bytes
+    /// so far and may stop it with `false`.
+    ///
+    /// # Errors
+    /// When a file cannot be read or was changed; [`std::io::ErrorKind::Interrupted`] when stopped.
+    pub fn digest(&self, progress: &mut dyn FnMut(u64) -> bool) -> std::io::Result<Digests> {
+        let Tensors { files, by_name, .. } = &self.tensors;
+        digest::digests(files, by_name, self.configuration.as_ref(), progress)
+    }
+
+    /// From now on every tensor that is read from its first row to its last is compared with its
+    /// digest while it streams by: reading the last row fails when they differ. Bytes that are read a
+    /// second time are not compared a second time.
+    pub fn expect(&mut self, digests: &Digests) {
+        self.tensors.watch = Some(digest::Watch::new(digests));
+    }
+
+    /// Tensors of [`Weights::expect`] that were not, or not wholly, read and compared.
+    pub fn unread(&self) -> Vec<String> {
+        let Tensors { by_name, watch, .. } = &self.tensors;
+        watch
+            .as_ref()
+            .map_or_else(Vec::new, |watch| watch.unread(by_name))
+    }
+
     /// Checks that no file was changed since it was opened.
     ///
     /// # Errors
@@ -102,7 +140,7 @@ impl Weights {
         self.tensors
             .files
             .iter()
-            .try_for_each(files::SourceFile::check_unchanged)
+            .try_for_each(SourceFile::check_unchanged)
     }
 }
 

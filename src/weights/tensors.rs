@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::decode::Encoding;
+use super::digest::Watch;
 use super::files::SourceFile;
 use crate::model::gguf::TensorType;
 use crate::network::{TensorMeta, WeightError};
@@ -63,11 +64,14 @@ pub(super) struct Tensor {
 /// Rows of a file, and bytes of each. A vector is as many rows as it has elements: they are
 /// reordered as a matrix's rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rows {
+struct Rows<'a> {
+    name: &'a str,
     file: usize,
     offset: u64,
     order: RowOrder,
     bytes: u64,
+    /// Bytes of all rows.
+    total: u64,
 }
 
 impl Tensor {
@@ -92,7 +96,15 @@ impl Tensor {
         self.shape.len() == 1
     }
 
-    fn rows(&self) -> Option<Rows> {
+    /// Bytes in the file; 0 where it is computed.
+    pub(super) fn bytes(&self) -> u64 {
+        let elements = self.shape.iter().product();
+        self.encoding()
+            .and_then(|encoding| encoding.bytes(elements))
+            .unwrap_or(0)
+    }
+
+    fn rows<'a>(&self, name: &'a str) -> Option<Rows<'a>> {
         let Place::File {
             file,
             offset,
@@ -110,10 +122,12 @@ impl Tensor {
         // Rows are whole blocks: checked when the directory was made.
         let bytes = encoding.bytes(length)?;
         Some(Rows {
+            name,
             file,
             offset,
             order,
             bytes,
+            total: self.bytes(),
         })
     }
 }
@@ -123,6 +137,8 @@ impl Tensor {
 pub(super) struct Tensors {
     pub(super) files: Vec<SourceFile>,
     pub(super) by_name: BTreeMap<String, Tensor>,
+    /// Compares what is read with digests.
+    pub(super) watch: Option<Watch>,
 }
 
 impl Tensors {
@@ -171,7 +187,7 @@ impl Tensors {
         let tensor = self.get(name)?;
         let meta = tensor.meta();
         check_rows(name, &meta, &rows)?;
-        let Some(place) = tensor.rows() else {
+        let Some(place) = tensor.rows(name) else {
             return Ok(());
         };
         let rows = if tensor.is_vector() {
@@ -191,17 +207,26 @@ impl Tensors {
         })
     }
 
-    fn piece(&self, place: Rows, rows: &Range<u64>, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+    fn piece(
+        &self,
+        place: Rows<'_>,
+        rows: &Range<u64>,
+        buffer: &mut Vec<u8>,
+    ) -> std::io::Result<()> {
         buffer.resize(to_usize((rows.end - rows.start) * place.bytes), 0);
-        match self.files.get(place.file) {
-            Some(file) => file.read_at(place.offset + rows.start * place.bytes, buffer),
-            None => Err(std::io::ErrorKind::NotFound.into()),
+        let start = rows.start * place.bytes;
+        let file = self.files.get(place.file);
+        let file = file.ok_or(std::io::ErrorKind::NotFound)?;
+        file.read_at(place.offset + start, buffer)?;
+        match &self.watch {
+            Some(watch) => watch.read(place.name, start, buffer, place.total),
+            None => Ok(()),
         }
     }
 
     fn in_order(
         &self,
-        place: Rows,
+        place: Rows<'_>,
         rows: Range<u64>,
         buffer: &mut Vec<u8>,
         sink: &mut dyn FnMut(&[u8]),
@@ -219,7 +244,7 @@ impl Tensors {
 
     fn by_head(
         &self,
-        place: Rows,
+        place: Rows<'_>,
         rows: Range<u64>,
         head: u64,
         buffer: &mut Vec<u8>,

@@ -245,3 +245,63 @@ fn what_is_neither_file_nor_folder_is_refused_without_waiting() {
     let error = Weights::open(Path::new("/dev/null")).unwrap_err();
     assert!(matches!(error, OpenError::NotAModel { .. }), "{error}");
 }
+
+#[test]
+fn the_models_digest_is_that_of_its_file_and_what_is_read_is_compared_with_it() {
+    let (written, mut weights) = open(&model("llama"));
+    let digests = weights.digest(&mut |_| true).unwrap();
+    assert_eq!(digests.model, crate::model::sha256(&written.path).unwrap());
+    weights.expect(&digests);
+    assert_eq!(weights.unread().len(), 11);
+    let names: Vec<String> = weights.names().map(str::to_owned).collect();
+    for name in &names {
+        // In pieces that end within a head.
+        let rows = weights.tensor(name).unwrap().rows();
+        for first in (0..rows).step_by(7) {
+            let rows = first..rows.min(first + 7);
+            weights.read_f32(name, rows, &mut Vec::new()).unwrap();
+        }
+    }
+    assert_eq!(weights.unread(), [""; 0]);
+}
+
+#[test]
+fn a_byte_that_is_changed_after_hashing_is_found_when_its_tensor_is_read() {
+    use std::os::unix::fs::FileExt;
+
+    let (written, mut weights) = open(&model("llama"));
+    let digests = weights.digest(&mut |_| true).unwrap();
+    weights.expect(&digests);
+    let file = std::fs::File::options().write(true).open(&written.path);
+    let file = file.unwrap();
+    let length = file.metadata().unwrap().len();
+    // The last tensor is the last in the file.
+    file.write_all_at(&[7], length - 1).unwrap();
+    let mut values = Vec::new();
+    weights
+        .read_f32("blk.0.ffn_up.weight", 0..64, &mut values)
+        .unwrap();
+    let error = weights
+        .read_f32("blk.0.ffn_down.weight", 0..64, &mut values)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("ffn_down") && error.contains("digest"),
+        "{error}"
+    );
+}
+
+#[test]
+fn hashing_can_be_stopped_and_tells_how_far_it_is() {
+    let (written, weights) = open(&model_with("llama", 6_000));
+    let mut seen = Vec::new();
+    let error = weights
+        .digest(&mut |done| {
+            seen.push(done);
+            seen.len() < 2
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Interrupted);
+    let length = std::fs::metadata(&written.path).unwrap().len();
+    assert_eq!(seen, [1 << 20, length.min(2 << 20)]);
+}

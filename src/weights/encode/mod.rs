@@ -14,6 +14,7 @@ use std::ops::Range;
 use half::f16;
 
 use self::layout::{Elements, Placing};
+use super::loss::Loss;
 use super::quantise::{Codes, INT4, INT8, Rounding};
 use super::tensors::to_usize;
 use crate::network::{Encoding, Layout, Part, WeightError, WeightKind, WeightSource, WeightSpec};
@@ -80,47 +81,6 @@ pub enum EncodeError {
 
 /// Takes `bytes` of `part` that belong at `offset`; called in no particular order, each byte once.
 pub type Sink<'a> = dyn FnMut(Part, u64, &[u8]) -> std::io::Result<()> + 'a;
-
-/// What rounding has cost, over the weights of one encoding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Loss {
-    /// Sum of the squares of the differences.
-    pub squared_error: f64,
-    /// Sum of the squares of the weights.
-    pub squares: f64,
-    /// Weights.
-    pub elements: u64,
-    /// Weights whose value is the same to the last bit, as 16-bit floating point.
-    pub exact: u64,
-}
-
-impl Loss {
-    /// Length of the difference over the length of the weights.
-    pub fn relative(&self) -> f64 {
-        if self.squares > 0.0 {
-            (self.squared_error / self.squares).sqrt()
-        } else {
-            0.0
-        }
-    }
-
-    /// Adds what another encoding cost.
-    pub fn add(&mut self, other: &Self) {
-        self.squared_error += other.squared_error;
-        self.squares += other.squares;
-        self.elements += other.elements;
-        self.exact += other.exact;
-    }
-
-    fn count(&mut self, value: f32, rounded: f16) {
-        let error = f64::from(value) - f64::from(rounded.to_f32());
-        self.squared_error += error * error;
-        self.squares += f64::from(value) * f64::from(value);
-        self.elements += 1;
-        self.exact += u64::from(f16::from_f32(value) == rounded);
-    }
-}
 
 /// Encodes the weight `spec` from `source` into `sink`.
 ///

@@ -82,7 +82,11 @@ pub(super) fn open(path: &Path) -> Result<Folder, OpenError> {
     Ok(Folder {
         companions: companions(path)?,
         config,
-        tensors: Tensors { files, by_name },
+        tensors: Tensors {
+            files,
+            by_name,
+            watch: None,
+        },
     })
 }
 
