@@ -51,21 +51,20 @@ pub(super) fn digests(
             .map(|part| (part.name.to_owned(), part.hash.finalize().into()));
         found.extend(hashed);
     }
-    let model = match (configuration, of_files.as_slice()) {
-        (None, [(_, only)]) => hex::encode(only),
-        _ => {
-            let mut hash_of_all = Sha256::new();
-            if let Some(file) = configuration {
-                let whole = hash(file, &mut [], &mut done, progress)?;
-                of_files.insert(0, (file, whole));
-            }
-            for (file, digest) in &of_files {
-                let name = file.path().file_name().unwrap_or_default();
-                let line = format!("{}  {}\n", hex::encode(digest), name.to_string_lossy());
-                hash_of_all.update(line);
-            }
-            hex::encode(hash_of_all.finalize())
+    let model = if let (None, [(_, only)]) = (configuration, of_files.as_slice()) {
+        hex::encode(only)
+    } else {
+        let mut all = Sha256::new();
+        if let Some(file) = configuration {
+            let whole = hash(file, &mut [], &mut done, progress)?;
+            of_files.insert(0, (file, whole));
         }
+        for (file, digest) in &of_files {
+            let name = file.path().file_name().unwrap_or_default();
+            let line = format!("{}  {}\n", hex::encode(digest), name.to_string_lossy());
+            all.update(line);
+        }
+        hex::encode(all.finalize())
     };
     Ok(Digests {
         model,
