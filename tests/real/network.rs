@@ -302,6 +302,8 @@ fn logits_are_near_those_of_llama_cpp_on_the_quantised_file() {
         ..Options::serving(Form::Split, Encoding::F32, 2, CONTEXT, 64)
     };
     let outcome = run("the quantised file", &options, &prompts, &expected);
-    // llama.cpp rounds activations to 8 bits in front of every product with a quantised matrix.
-    assert!(outcome.error < 5e-2, "{:.1e}", outcome.error);
+    // llama.cpp rounds activations to 8 bits in front of every product with a quantised matrix: measured is
+    // 6.4e-2. Rows of queries in a wrong order give an error of about 1.
+    assert!(outcome.error < 0.1, "{:.1e}", outcome.error);
+    assert_eq!(outcome.other, 0, "of {} tokens", outcome.steps);
 }
