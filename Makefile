@@ -19,13 +19,25 @@ demo: ## Shows the whole path on this machine, with times: Ollama first, promoti
 
 .PHONY: tools-test
 tools-test: ## What the tests need of the real parts
-	@scripts/tools system model ollama clients formats cluster
+	@scripts/tools system model ollama clients formats cluster trt
 
 .PHONY: lint
 lint: ## Format, clippy (pedantic, warnings are errors), documentation
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+.PHONY: engine
+engine: ## Builds SmolLM2's engine without a GPU (TensorRT-RTX from PyPI), shows it and checks it
+	@scripts/tools system model trt
+	@cargo build --locked --bin enginewright
+	@scripts/engine
+
+.PHONY: measure-builds
+measure-builds: ## Builds SmolLM2 in every precision and form and writes docs/measurements/builds.md
+	@scripts/tools system model trt
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --bin enginewright
+	@scripts/measure-builds
 
 .PHONY: licences
 licences: ## Licences and sources of all dependencies (builds cargo-deny first)
@@ -41,6 +53,7 @@ test: tools-test ## Unit, property and router tests, then the real API server, m
 	cargo test --locked --test apiserver
 	cargo test --locked --test real -- --test-threads 1 tokenizer::
 	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway:: network:: weights::
+	cargo test --locked --test engines -- --test-threads 1
 
 # A whole node of its own: needs root, and nothing of a cluster that runs here.
 .PHONY: e2e

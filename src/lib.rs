@@ -23,7 +23,8 @@
 //! | [`server`] | the inference server: HTTP in front of one engine thread | shell |
 //! | [`gateway`] | the stable endpoint in front of engine and fallback | shell |
 //! | [`probe`] | proving a server by real generation, and measuring it | shell |
-//! | [`store`] | the state directory: atomic writes, locks, digests | shell |
+//! | [`build`] | a network becomes an engine: weights laid down, lowered, built, bundled | shell |
+//! | [`store`] | the state directory and engine bundles: atomic writes, locks, digests | shell |
 //! | [`local`] | `run`: the planner driven with processes | shell |
 //! | [`agent`] | publishes its node as an `EdgeNode` and as labels (`agent::decide` is pure) | shell |
 //! | [`mod@bench`] | load test with latency percentiles | shell |
@@ -34,6 +35,7 @@ pub mod agent;
 pub mod api;
 pub mod backend;
 pub mod bench;
+pub mod build;
 pub mod cli;
 pub mod engine;
 pub mod gateway;

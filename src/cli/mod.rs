@@ -13,6 +13,7 @@ mod agent;
 mod bench;
 mod completions;
 mod crds;
+mod engine;
 mod gateway;
 mod guard;
 mod listen;
@@ -37,6 +38,12 @@ pub enum Exit {
     Engine = 3,
     /// A port, file, directory or process could not be had.
     Environment = 4,
+    /// An engine bundle is damaged, incomplete, or of a newer schema.
+    Damaged = 5,
+    /// An engine bundle is whole, but for another TensorRT, GPU or platform.
+    Mismatch = 6,
+    /// Stopped by a signal; nothing was left behind.
+    Stopped = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -60,6 +67,7 @@ enum Command {
     Bench(bench::Args),
     Plan(plan::Args),
     Crds(crds::Args),
+    Engine(Box<engine::Args>),
     Completions(completions::Args),
     Gateway(gateway::Args),
     Run(run::Args),
@@ -79,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => args.run().into(),
         Command::Plan(args) => args.run().into(),
         Command::Crds(args) => args.run().into(),
+        Command::Engine(args) => args.run().into(),
         Command::Completions(args) => args.run().into(),
         Command::Gateway(args) => args.run().into(),
         Command::Run(args) => args.run(),

@@ -11,8 +11,8 @@ use crate::telemetry::{self, TelemetryArgs};
 /// Exit code after a second Ctrl-C, as a shell reports SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Where `run` keeps its state. Shared with `status`.
-#[derive(Debug, clap::Args)]
+/// Where `run` keeps its state. Shared with `status` and `engine build`.
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct StateArgs {
     /// State directory: what was proven, what failed, models. One `run` at a time uses it. By
     /// default `/var/lib/enginewright` as root, else `$XDG_STATE_HOME/enginewright` or

@@ -16,8 +16,8 @@ use crate::hardware::{Platform, Sm};
 pub const BUILDER_VERSION: &str = "1";
 
 /// What an engine is built from and for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyInputs {
     /// SHA-256 of the model file, hexadecimal.
     pub model_digest: String,
@@ -105,7 +105,7 @@ impl KeyInputs {
 }
 
 /// Groups of weights that share a scale in `format`, as far as the key is concerned.
-pub(super) fn group_in_key(facts: &crate::model::ModelFacts, format: Format) -> u64 {
+pub fn group_in_key(facts: &crate::model::ModelFacts, format: Format) -> u64 {
     match format {
         Format::Int4 => super::need::group(facts).unwrap_or(0),
         Format::Nvfp4 => 16,

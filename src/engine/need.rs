@@ -216,8 +216,12 @@ pub fn build_need(facts: &ModelFacts, format: Format) -> Option<Line> {
         "weights {} twice (network and plan), builder; estimated",
         Bytes(weights)
     );
-    let bytes = weights.saturating_mul(2) + TENSORRT_RUNTIME;
-    Some(Line::new("engine build", bytes, how))
+    Some(Line::new("engine build", build_bytes(weights), how))
+}
+
+/// Bytes of memory that the build of an engine with `weights` bytes needs at its peak.
+pub fn build_bytes(weights: u64) -> u64 {
+    weights.saturating_mul(2).saturating_add(TENSORRT_RUNTIME)
 }
 
 /// `6.98 B`

@@ -1,11 +1,11 @@
 //! Number formats of weights, and on which GPUs they exist.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::hardware::Sm;
 
 /// Number format of an engine's weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Format {
     /// 16-bit floating point.
     Fp16,

@@ -16,6 +16,7 @@
 //! | `logs/` | output of the child processes | nothing |
 
 pub mod atomic;
+pub mod bundle;
 pub mod digest;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};

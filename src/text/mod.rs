@@ -5,6 +5,7 @@
 
 pub mod constraint;
 pub mod detokenizer;
+pub mod files;
 pub mod model;
 pub mod sampling;
 pub mod stop;
@@ -12,4 +13,5 @@ pub mod template;
 pub mod tokenizer;
 pub mod tools;
 
+pub use files::TextFiles;
 pub use model::TextModel;

@@ -7,5 +7,7 @@
 #[path = "../real/tools.rs"]
 mod tools;
 
+mod command;
+mod matrix;
 mod shim;
 mod wrapper;

@@ -143,7 +143,7 @@ fn from_file(path: &Path, digest: Option<String>) -> Result<Known, String> {
 }
 
 /// The text of a file, or of standard input.
-fn read(path: &Path) -> Result<String, String> {
+pub(in crate::cli) fn read(path: &Path) -> Result<String, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
     let mut text = String::new();
     let reader: Box<dyn Read> = if path == Path::new("-") {

@@ -78,13 +78,25 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Invalid`].
     pub fn from_gguf(file: &GgufFile, tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
+        let source = file.str("tokenizer.chat_template").unwrap_or_default();
+        let with_tools = file.str("tokenizer.chat_template.tool_use");
+        Self::for_tokenizer(source, with_tools, tokenizer)
+    }
+
+    /// Compiles `source` (empty: a default) for the tokens of `tokenizer`, and `with_tools` for
+    /// conversations with tools.
+    ///
+    /// # Errors
+    /// [`TemplateError::Invalid`].
+    pub fn for_tokenizer(
+        source: &str,
+        with_tools: Option<&str>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, TemplateError> {
         let text = |id: Option<TokenId>| id.map_or("", |id| tokenizer.token_text(id));
         let names: Vec<&str> = tokenizer.control_names().collect();
-        let source = file.str("tokenizer.chat_template").unwrap_or_default();
         let mut template = Self::new(source, text(tokenizer.bos()), text(tokenizer.eos()), &names)?;
-        if let Some(source) = file.str("tokenizer.chat_template.tool_use") {
-            template.with_tools = Some(Program::new(source)?);
-        }
+        template.with_tools = with_tools.map(Program::new).transpose()?;
         Ok(template)
     }
 

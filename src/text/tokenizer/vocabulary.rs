@@ -5,12 +5,15 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::TokenizerError;
 use crate::backend::TokenId;
 use crate::model::gguf::GgufFile;
 
 /// What a token is for; the numbers are those of `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum TokenKind {
     /// Ordinary text.
     Normal,
@@ -27,11 +30,13 @@ pub enum TokenKind {
 }
 
 /// How text becomes tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum VocabularyKind {
     /// Byte-level BPE with merges (`gpt2`).
     ByteLevelBpe(PreTokenizer),
     /// `SentencePiece` BPE with scores (`llama`).
+    #[serde(rename_all = "camelCase")]
     SentencePiece {
         /// Put a space before the first word.
         space_prefix: bool,
@@ -39,7 +44,8 @@ pub enum VocabularyKind {
 }
 
 /// How text is cut into words before byte-level BPE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum PreTokenizer {
     /// GPT-2's own expression.
     Gpt2,
@@ -54,7 +60,8 @@ pub enum PreTokenizer {
 }
 
 /// Everything a tokenizer is built from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Vocabulary {
     /// The algorithm.
     pub kind: VocabularyKind,
