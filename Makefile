@@ -44,15 +44,12 @@ licences: ## Licences and sources of all dependencies (builds cargo-deny first)
 	@scripts/tools deny
 	$${ENGINEWRIGHT_TOOLS:-.tools}/bin/cargo-deny --all-features --locked check licenses bans sources
 
-# The tests of real parts that run in one go on two cores, one after the other: two runtimes that
-# spin at their barriers slow each other tenfold. The tokenizer's tests start llama.cpp themselves,
-# which a process may do once, hence a process of their own.
+# Real parts run one after the other: two runtimes that spin at their barriers slow each other tenfold.
 .PHONY: test
-test: tools-test ## Unit, property and router tests, then the real API server, model, Ollama and engine thread
+test: tools-test ## Unit, property and router tests, then the real API server, model, Ollama, clients and processes
 	cargo test --locked --lib --bins --test suite
 	cargo test --locked --test apiserver
-	cargo test --locked --test real -- --test-threads 1 tokenizer::
-	cargo test --locked --test real -- --test-threads 1 guard:: engine:: gateway:: network:: weights::
+	cargo test --locked --test real -- --test-threads 1
 	cargo test --locked --test engines -- --test-threads 1
 
 # A whole node of its own: needs root, and nothing of a cluster that runs here.
@@ -61,17 +58,13 @@ e2e: ## A real one-node Kubernetes with containerd, storage, registry (needs roo
 	@scripts/tools system cluster node
 	cargo test --locked --test node -- --test-threads 1
 
-.PHONY: test-all
-test-all: tools-test ## `make test` and the real tests that have not all passed together yet
-	cargo test --locked --lib --bins --test suite
-	cargo test --locked --test apiserver
-	cargo test --locked --test real -- --test-threads 1 tokenizer::
-	cargo test --locked --test real -- --test-threads 1 --skip tokenizer::
-
-# Twenty texts of 64 tokens through the interpreter, in both forms of attention, against llama.cpp.
+# The same tests with more of everything.
 .PHONY: soak
-soak: tools-test ## What takes minutes: the network's texts on the real model against llama.cpp's
-	ENGINEWRIGHT_SOAK=1 cargo test --locked --test real -- --test-threads 1 --nocapture network::
+soak: tools-test ## Thousands of runs: planner histories, mutations, disconnects, kills, constrained answers, the network's texts (about an hour)
+	PROPTEST_CASES=4096 cargo test --locked --lib planner::
+	ENGINEWRIGHT_SOAK=1 ENGINEWRIGHT_REQUESTS=300 ENGINEWRIGHT_ANSWERS=20 ENGINEWRIGHT_DISCONNECTS=10000 \
+	  cargo test --locked --test real -- --test-threads 1 --nocapture \
+	  hostile_models:: structured disconnects:: killing_the_engine network::
 
 # Optimises our own code and takes the dependencies as the tests compiled them (level 2).
 .PHONY: bench

@@ -3,6 +3,7 @@
 //! Prints one markdown table. It measures and reports; thresholds are in the README, not here,
 //! because a shared machine makes a timed test lie.
 
+mod failover;
 mod overload;
 mod parts;
 mod steady;
@@ -47,6 +48,11 @@ async fn main() -> Result<(), Failure> {
             steady::stall(&parts).await,
         ),
         ("the gateway's cost", steady::gateway(&parts).await),
+        (
+            "a failure before the first token",
+            failover::added_time(&parts).await,
+        ),
+        ("an idle `run`", failover::idle(&parts).await),
         ("overload", overload::tenfold(&parts).await),
         ("silent connections", overload::silent(&parts).await),
         ("Ollama", steady::ollama(&parts).await),

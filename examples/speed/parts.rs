@@ -73,6 +73,23 @@ impl Parts {
         Ok(process)
     }
 
+    /// `enginewright gateway` on `port` with this route table; returns once it is ready.
+    pub async fn gateway(
+        &self,
+        name: &str,
+        port: u16,
+        routes: &serde_json::Value,
+    ) -> Result<Process, Failure> {
+        let file = self.folder.path().join(format!("{name}.json"));
+        std::fs::write(&file, serde_json::to_vec(routes)?)?;
+        let mut command = Command::new(&self.program);
+        command.arg("gateway").arg("--routes").arg(&file);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        let process = self.start(name, &mut command)?;
+        self.ready(name, port, "/readyz").await?;
+        Ok(process)
+    }
+
     /// Waits until `path` answers 200, at most a minute.
     pub async fn ready(&self, name: &str, port: u16, path: &str) -> Result<(), Failure> {
         let http = enginewright::bench::client::http()?;
@@ -106,6 +123,32 @@ impl Process {
     pub fn id(&self) -> u32 {
         self.child.id()
     }
+
+    /// Asks it to end and waits until it has; needed where it has children of its own.
+    pub async fn terminate(mut self, limit: Duration) -> Result<(), Failure> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(format!("process {} did not end within {limit:?}", self.id()).into())
+    }
+}
+
+/// Processor time that the threads of a process have used, without its children.
+pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
+    let mut nanoseconds = 0_u64;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = thread?.path().join("schedstat");
+        let text = std::fs::read_to_string(&path)?;
+        let used = text.split(' ').next().ok_or("an empty schedstat")?;
+        nanoseconds += used.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
 /// Resident memory of any process in MiB.

@@ -148,7 +148,7 @@ pub async fn stall(parts: &Parts) -> Result<Vec<Row>, Failure> {
         (
             "the same without chunks",
             "(shown)",
-            &["--prefill-chunk", "4096"][..],
+            &["--prefill", "whole"][..],
         ),
     ] {
         let port = free_port()?;
@@ -187,7 +187,6 @@ pub async fn stall(parts: &Parts) -> Result<Vec<Row>, Failure> {
 pub async fn gateway(parts: &Parts) -> Result<Vec<Row>, Failure> {
     let (engine, front) = (free_port()?, free_port()?);
     let _server = parts.serve(engine, &[]).await?;
-    let routes = parts.folder.path().join("routes.json");
     let table = serde_json::json!({
         "version": enginewright::gateway::routes::ROUTES_VERSION,
         "generation": 1,
@@ -199,12 +198,7 @@ pub async fn gateway(parts: &Parts) -> Result<Vec<Row>, Failure> {
             "model": "smollm2",
         },
     });
-    std::fs::write(&routes, serde_json::to_vec(&table)?)?;
-    let mut command = Command::new(&parts.program);
-    command.arg("gateway").arg("--routes").arg(&routes);
-    command.args(["--listen", &format!("127.0.0.1:{front}")]);
-    let gateway = parts.start("gateway", &mut command)?;
-    parts.ready("gateway", front, "/readyz").await?;
+    let gateway = parts.gateway("gateway", front, &table).await?;
     let (mut direct, mut through) = (Vec::new(), Vec::new());
     let http = client::http()?;
     for index in 0..400 {

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Listen;
-use super::process::{descriptors, exit_with_parent};
+use super::process::descriptors;
 use super::{Exit, fail};
 use crate::gateway::background::{self, Watch};
 use crate::gateway::listener::{self, Limits};
@@ -61,7 +61,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Exit {
         if self.exit_with_parent
-            && let Err(error) = exit_with_parent()
+            && let Err(error) = crate::local::guard::exit_with_parent()
         {
             return fail(Exit::Environment, &format!("--exit-with-parent: {error}"));
         }

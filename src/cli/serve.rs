@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Listen;
-use super::process::{descriptors, exit_with_parent};
+use super::process::descriptors;
 use super::{Exit, fail};
 use crate::backend::llama::{LlamaConfig, LlamaLoader};
 use crate::server::auth::ApiKeys;
@@ -101,7 +101,7 @@ impl Args {
     /// Runs the server until it is told to end.
     pub fn run(self) -> Exit {
         if self.exit_with_parent
-            && let Err(error) = exit_with_parent()
+            && let Err(error) = crate::local::guard::exit_with_parent()
         {
             return fail(Exit::Environment, &format!("--exit-with-parent: {error}"));
         }

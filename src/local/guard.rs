@@ -59,6 +59,16 @@ fn tie(parent: u32, death: Signal) -> Result<(), GuardError> {
     }
 }
 
+/// SIGKILL for this process when its parent ends: for our own subcommands, which are started
+/// directly by the supervisor that relies on it.
+///
+/// # Errors
+/// When the order cannot be given, or the parent ended while it was.
+pub fn exit_with_parent() -> Result<(), GuardError> {
+    let parent = getppid().ok_or(GuardError::ParentGone)?;
+    tie(parent.as_raw_pid().unsigned_abs(), Signal::KILL)
+}
+
 fn is_parent(pid: u32) -> bool {
     getppid().is_some_and(|parent| u32::try_from(parent.as_raw_pid()) == Ok(pid))
 }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid,
+};
 use tokio::process::{Child, Command};
 
 use super::guard::own_program;
@@ -47,6 +49,7 @@ pub struct Running {
     child: Child,
     pid: Option<Pid>,
     log: PathBuf,
+    tree: bool,
 }
 
 /// Starts a child that does not outlive this process.
@@ -96,7 +99,12 @@ pub fn start(order: Order) -> std::io::Result<Running> {
         .id()
         .and_then(|id| i32::try_from(id).ok())
         .and_then(Pid::from_raw);
-    Ok(Running { child, pid, log })
+    Ok(Running {
+        child,
+        pid,
+        log,
+        tree,
+    })
 }
 
 /// Variables that configure `run` and would mean something else to a child: its own flags under the
@@ -124,7 +132,22 @@ impl Running {
     /// # Errors
     /// What the operating system says.
     pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        self.child.wait().await
+        let status = self.child.wait().await?;
+        self.end_orphans();
+        Ok(status)
+    }
+
+    /// A guard that was killed leaves what its program had started: it falls to this process, which
+    /// is a sub-reaper, and is known by the process group that began with the guard.
+    fn end_orphans(&self) {
+        let Some(group) = self.pid.filter(|_| self.tree) else {
+            return;
+        };
+        // No such group: nothing was left.
+        if kill_process_group(group, Signal::KILL).is_ok() {
+            // Killed processes end at once; those that are not our children are not waited for.
+            while let Ok(Some(_)) = waitpgid(group, WaitOptions::empty()) {}
+        }
     }
 
     /// Sends a signal.
@@ -145,6 +168,7 @@ impl Running {
             // Only fails when it has ended meanwhile.
             let _ended = self.child.kill().await;
         }
+        self.end_orphans();
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use enginewright::gateway::routes::{RouteTable, Upstream, UpstreamKind};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -109,6 +110,37 @@ fn the_ollama_package_finds_everything_it_knows() {
         &python_client("ollama_client.py", &served.url(""), "smollm2", None),
         &served,
     );
+}
+
+/// The gateway must look like the server behind it: the same scripts, unchanged.
+#[test]
+fn both_packages_find_the_same_through_the_gateway() {
+    let served = Served::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes.json");
+    let table = RouteTable {
+        generation: 1,
+        primary: Some(Upstream {
+            kind: UpstreamKind::Enginewright,
+            url: served.url(""),
+            backend: "Cpu".into(),
+            model: "smollm2".into(),
+            context_tokens: None,
+            api_key_file: None,
+        }),
+        gguf: Some(tools::model()),
+        ..RouteTable::empty("smollm2")
+    };
+    std::fs::write(&routes, table.to_json().unwrap()).unwrap();
+    let address = tools::free_address();
+    let mut command = tools::enginewright(["gateway", "--listen", &address.to_string()]);
+    command.arg("--routes").arg(&routes);
+    let _gateway = tools::Process::start(command);
+    tools::wait_for_port(address, Duration::from_secs(20));
+    let base = format!("http://{address}");
+    for script in ["openai_client.py", "ollama_client.py"] {
+        assert_passes(&python_client(script, &base, "smollm2", None), &served);
+    }
 }
 
 #[test]

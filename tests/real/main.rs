@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod clients;
+mod disconnects;
 mod engine;
 mod gateway;
 mod guard;
@@ -13,6 +14,7 @@ mod interpreter;
 mod network;
 mod run;
 mod structured;
+mod structured_served;
 mod tokenizer;
 mod tools;
 mod weights;

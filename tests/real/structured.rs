@@ -171,12 +171,17 @@ fn combined() -> Vec<Value> {
     ]
 }
 
+/// The fifty schemas.
+pub fn schemas() -> Vec<Value> {
+    let all = [scalars(), containers(), combined()].concat();
+    assert_eq!(all.len(), 50);
+    all
+}
+
 #[test]
 fn a_thousand_answers_to_fifty_schemas_are_valid() {
     let text = model();
-    let schemas: Vec<Value> = [scalars(), containers(), combined()].concat();
-    assert_eq!(schemas.len(), 50);
-    for (schema, number) in schemas.iter().zip(0..) {
+    for (schema, number) in schemas().iter().zip(0..) {
         let validator = jsonschema::options()
             .should_validate_formats(true)
             .build(schema)

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use enginewright::model::gguf::writer::GgufWriter;
 use enginewright::model::gguf::{GgufArray, GgufFile, GgufValue};
@@ -21,12 +20,7 @@ const STRINGS: usize = 10_000;
 const FEWER_STRINGS: usize = 4_000;
 
 fn llama() -> &'static LlamaBackend {
-    static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
-    BACKEND.get_or_init(|| {
-        let mut backend = LlamaBackend::init().unwrap();
-        backend.void_logs();
-        backend
-    })
+    enginewright::backend::llama::library().unwrap()
 }
 
 /// llama.cpp's side: only the vocabulary is loaded.

@@ -10,7 +10,7 @@ use crate::text::tools::ToolChoice;
 use crate::wire::ApiError;
 use crate::wire::openai::{
     self, ChatCompletionRequest, CompletionRequest, Content, Message, Prompt, ResponseFormat,
-    ResponseFormatKind, Role, Tool, ToolChoiceMode,
+    ResponseFormatKind, Role, Sampling, Tool, ToolChoiceMode,
 };
 
 /// Most tools of a request.
@@ -22,7 +22,8 @@ const COMPLETION_TOKENS: u32 = 16;
 ///
 /// # Errors
 /// 400 naming the field.
-pub fn chat(request: ChatCompletionRequest) -> Result<Task, ApiError> {
+pub fn chat(mut request: ChatCompletionRequest) -> Result<Task, ApiError> {
+    let drawing = drawing(request.take_sampling())?;
     sampling::single("n", request.n)?;
     let from_model = "is not accepted: the chat template comes with the model";
     sampling::refuse("chat_template", request.chat_template.as_ref(), from_model)?;
@@ -42,25 +43,6 @@ pub fn chat(request: ChatCompletionRequest) -> Result<Task, ApiError> {
     {
         return Err(ApiError::field("modalities", "this model writes only text"));
     }
-    let drawing = Drawing {
-        params: SamplingParams {
-            temperature: in_range("temperature", request.temperature, (0.0, 2.0), 1.0)?,
-            top_k: request.top_k.unwrap_or(0),
-            top_p: in_range("top_p", request.top_p, (0.0, 1.0), 1.0)?,
-            min_p: in_range("min_p", request.min_p, (0.0, 1.0), 0.0)?,
-            repetition_penalty: in_range(
-                "repetition_penalty",
-                request.repetition_penalty,
-                (0.1, 10.0),
-                1.0,
-            )?,
-            presence_penalty: penalty("presence_penalty", request.presence_penalty)?,
-            frequency_penalty: penalty("frequency_penalty", request.frequency_penalty)?,
-            logit_bias: sampling::logit_bias(request.logit_bias)?,
-            ..SamplingParams::default()
-        },
-        seed: request.seed.map(sampling::seed),
-    };
     let limit = match (request.max_completion_tokens, request.max_tokens) {
         (Some(tokens), _) => exactly("max_completion_tokens", tokens)?,
         (None, Some(tokens)) => exactly("max_tokens", tokens)?,
@@ -99,7 +81,8 @@ pub fn chat(request: ChatCompletionRequest) -> Result<Task, ApiError> {
 ///
 /// # Errors
 /// 400 naming the field.
-pub fn completion(request: CompletionRequest) -> Result<Task, ApiError> {
+pub fn completion(mut request: CompletionRequest) -> Result<Task, ApiError> {
+    let drawing = drawing(request.take_sampling())?;
     sampling::single("n", request.n)?;
     sampling::single("best_of", request.best_of)?;
     let suffix = request.suffix.filter(|suffix| !suffix.is_empty());
@@ -124,25 +107,6 @@ pub fn completion(request: CompletionRequest) -> Result<Task, ApiError> {
             ));
         }
     };
-    let drawing = Drawing {
-        params: SamplingParams {
-            temperature: in_range("temperature", request.temperature, (0.0, 2.0), 1.0)?,
-            top_k: request.top_k.unwrap_or(0),
-            top_p: in_range("top_p", request.top_p, (0.0, 1.0), 1.0)?,
-            min_p: in_range("min_p", request.min_p, (0.0, 1.0), 0.0)?,
-            repetition_penalty: in_range(
-                "repetition_penalty",
-                request.repetition_penalty,
-                (0.1, 10.0),
-                1.0,
-            )?,
-            presence_penalty: penalty("presence_penalty", request.presence_penalty)?,
-            frequency_penalty: penalty("frequency_penalty", request.frequency_penalty)?,
-            logit_bias: sampling::logit_bias(request.logit_bias)?,
-            ..SamplingParams::default()
-        },
-        seed: request.seed.map(sampling::seed),
-    };
     Ok(Task {
         input,
         drawing,
@@ -157,6 +121,29 @@ pub fn completion(request: CompletionRequest) -> Result<Task, ApiError> {
             .map(|count| sampling::alternatives("logprobs", count))
             .transpose()?,
         ignore_eos: request.ignore_eos.unwrap_or(false),
+    })
+}
+
+/// OpenAI's ranges and defaults.
+fn drawing(asked: Sampling) -> Result<Drawing, ApiError> {
+    Ok(Drawing {
+        params: SamplingParams {
+            temperature: in_range("temperature", asked.temperature, (0.0, 2.0), 1.0)?,
+            top_k: asked.top_k.unwrap_or(0),
+            top_p: in_range("top_p", asked.top_p, (0.0, 1.0), 1.0)?,
+            min_p: in_range("min_p", asked.min_p, (0.0, 1.0), 0.0)?,
+            repetition_penalty: in_range(
+                "repetition_penalty",
+                asked.repetition_penalty,
+                (0.1, 10.0),
+                1.0,
+            )?,
+            presence_penalty: penalty("presence_penalty", asked.presence_penalty)?,
+            frequency_penalty: penalty("frequency_penalty", asked.frequency_penalty)?,
+            logit_bias: sampling::logit_bias(asked.logit_bias)?,
+            ..SamplingParams::default()
+        },
+        seed: asked.seed.map(sampling::seed),
     })
 }
 

@@ -1,101 +1,57 @@
 //! `/v1/chat/completions`: the request and the whole answer.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{FinishReason, Logprobs, Stop, StreamOptions, Tool, ToolCall, ToolChoice, Usage};
+use super::sampled::generation_request;
+use super::{FinishReason, Logprobs, Tool, ToolCall, ToolChoice, Usage};
 
-/// Body of `/v1/chat/completions`. Fields of OpenAI's that change nothing here (`user`, `store`,
-/// `metadata`, …) are ignored; those that would change the answer are refused when it is checked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ChatCompletionRequest {
-    /// The served name; absent: the one that is served.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// The conversation.
-    pub messages: Vec<Message>,
-    /// Answer as server-sent events.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream: Option<bool>,
-    /// See [`StreamOptions`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream_options: Option<StreamOptions>,
-    /// Most tokens of the answer (the older name).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_tokens: Option<u32>,
-    /// Most tokens of the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_completion_tokens: Option<u32>,
-    /// 0..=2; 0 is greedy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f32>,
-    /// Nucleus sampling, (0, 1].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f32>,
-    /// Only the k most probable tokens (an extension).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<u32>,
-    /// Only tokens this probable relative to the best (an extension).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_p: Option<f32>,
-    /// -2..=2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub presence_penalty: Option<f32>,
-    /// -2..=2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frequency_penalty: Option<f32>,
-    /// Divides the logits of tokens seen before; 1 is off (an extension).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub repetition_penalty: Option<f32>,
-    /// Token → -100..=100, added to its logit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// Same request, same seed, same answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<i64>,
-    /// Strings that end the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop: Option<Stop>,
-    /// How many answers; only 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n: Option<u32>,
-    /// Report log-probabilities.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logprobs: Option<bool>,
-    /// Alternatives per token, 0..=20.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_logprobs: Option<u32>,
-    /// What the model may call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tools: Option<Vec<Tool>>,
-    /// Whether it must.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool_choice: Option<ToolChoice>,
-    /// Whether it may call several at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parallel_tool_calls: Option<bool>,
-    /// The form of the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_format: Option<ResponseFormat>,
-    /// Go on after the model's own end (an extension, for load tests).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ignore_eos: Option<bool>,
-    /// Refused: templates come with the model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chat_template: Option<Value>,
-    /// Refused: templates come with the model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chat_template_kwargs: Option<Value>,
-    /// Refused: the older form of `tools`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub functions: Option<Value>,
-    /// Refused unless it is text alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub modalities: Option<Vec<String>>,
+generation_request! {
+    /// Body of `/v1/chat/completions`. Fields of OpenAI's that change nothing here (`user`, `store`,
+    /// `metadata`, …) are ignored; those that would change the answer are refused when it is checked.
+    pub struct ChatCompletionRequest {
+        /// The conversation.
+        pub messages: Vec<Message>,
+        /// Most tokens of the answer (the older name).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub max_tokens: Option<u32>,
+        /// Most tokens of the answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub max_completion_tokens: Option<u32>,
+        /// Report log-probabilities.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub logprobs: Option<bool>,
+        /// Alternatives per token, 0..=20.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub top_logprobs: Option<u32>,
+        /// What the model may call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tools: Option<Vec<Tool>>,
+        /// Whether it must.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tool_choice: Option<ToolChoice>,
+        /// Whether it may call several at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub parallel_tool_calls: Option<bool>,
+        /// The form of the answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub response_format: Option<ResponseFormat>,
+        /// Refused: templates come with the model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub chat_template: Option<Value>,
+        /// Refused: templates come with the model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub chat_template_kwargs: Option<Value>,
+        /// Refused: the older form of `tools`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub functions: Option<Value>,
+        /// Refused unless it is text alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub modalities: Option<Vec<String>>,
+    }
 }
 
 /// Who says something.

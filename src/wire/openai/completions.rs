@@ -6,73 +6,30 @@ use std::fmt;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{FinishReason, Stop, StreamOptions, Usage};
+use super::sampled::generation_request;
+use super::{FinishReason, Usage};
 
-/// Body of `/v1/completions`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct CompletionRequest {
-    /// The served name; absent: the one that is served.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// What to continue.
-    pub prompt: Prompt,
-    /// Refused: what comes after the continuation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suffix: Option<String>,
-    /// Answer as server-sent events.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream: Option<bool>,
-    /// See [`StreamOptions`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream_options: Option<StreamOptions>,
-    /// Most tokens of the answer; 16 when absent, as OpenAI has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_tokens: Option<u32>,
-    /// 0..=2; 0 is greedy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f32>,
-    /// Nucleus sampling, (0, 1].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f32>,
-    /// Only the k most probable tokens (an extension).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<u32>,
-    /// Only tokens this probable relative to the best (an extension).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_p: Option<f32>,
-    /// -2..=2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub presence_penalty: Option<f32>,
-    /// -2..=2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frequency_penalty: Option<f32>,
-    /// Divides the logits of tokens seen before; 1 is off (an extension).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub repetition_penalty: Option<f32>,
-    /// Token → -100..=100, added to its logit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// Same request, same seed, same answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<i64>,
-    /// Strings that end the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop: Option<Stop>,
-    /// How many answers; only 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n: Option<u32>,
-    /// Only 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub best_of: Option<u32>,
-    /// Alternatives per token, 0..=20; absent: no log-probabilities.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logprobs: Option<u32>,
-    /// Begin the answer with the prompt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub echo: Option<bool>,
-    /// Go on after the model's own end (an extension, for load tests).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ignore_eos: Option<bool>,
+generation_request! {
+    /// Body of `/v1/completions`.
+    pub struct CompletionRequest {
+        /// What to continue.
+        pub prompt: Prompt,
+        /// Refused: what comes after the continuation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub suffix: Option<String>,
+        /// Most tokens of the answer; 16 when absent, as OpenAI has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub max_tokens: Option<u32>,
+        /// Only 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub best_of: Option<u32>,
+        /// Alternatives per token, 0..=20; absent: no log-probabilities.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub logprobs: Option<u32>,
+        /// Begin the answer with the prompt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub echo: Option<bool>,
+    }
 }
 
 /// What to continue: text, tokens, or a list of one of these.

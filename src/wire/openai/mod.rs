@@ -3,6 +3,7 @@
 
 mod chat;
 mod completions;
+mod sampled;
 mod shared;
 mod stream;
 mod tools;
@@ -14,6 +15,7 @@ pub use chat::{
 pub use completions::{
     Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompt,
 };
+pub use sampled::Sampling;
 pub use shared::{
     ErrorBody, ErrorObject, FinishReason, Logprobs, Model, ModelList, PromptTokensDetails, Stop,
     StreamOptions, TokenLogprob, TopLogprob, Usage,

@@ -3,6 +3,7 @@
 
 mod edges;
 mod failover;
+mod lifecycle;
 mod promises;
 mod reading;
 mod upstream;

@@ -295,6 +295,21 @@ pub fn whole_stream(via: Via) -> Vec<Act> {
     acts
 }
 
+/// The answer to a chat, which waits at a gate after so many tokens.
+pub fn gated_after(tokens: usize) -> Vec<Act> {
+    let all = events(Via::Chat, &ANSWER);
+    let mut acts = vec![head(200, "text/event-stream")];
+    for (index, token) in all.tokens.iter().enumerate() {
+        if index == tokens {
+            acts.push(Act::Gate);
+        }
+        acts.push(chunk(token));
+    }
+    acts.extend(all.finish.iter().chain(&all.done).map(|text| chunk(text)));
+    acts.push(end());
+    acts
+}
+
 /// A fallback that knows the answer and goes on from whatever part of it the prompt ends with.
 pub fn ollama(request: &Recorded) -> Vec<Act> {
     if request.head.starts_with("GET") {
