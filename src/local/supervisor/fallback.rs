@@ -268,7 +268,7 @@ impl Supervisor {
         let table = self.table(route);
         if let Err(error) = self.gateway.route(route, table) {
             tracing::error!(%error, "the route table cannot be written");
-            self.report.state_problem = Some(format!("the route table cannot be written: {error}"));
+            self.problems.state = Some(format!("the route table cannot be written: {error}"));
         }
     }
 

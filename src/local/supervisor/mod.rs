@@ -102,8 +102,21 @@ pub struct Supervisor {
     garbage: Garbage,
     stopping: bool,
     announced: bool,
+    /// As last shown: what differs from it is news.
     report: Report,
+    problems: Problems,
     screen: Screen,
+}
+
+/// What keeps `run` from doing what it should, for the report.
+#[derive(Debug, Default)]
+struct Problems {
+    /// With the YAML file as it is now.
+    file: Option<String>,
+    /// With the state directory.
+    state: Option<String>,
+    /// The report itself could not be written: to be tried again though nothing else is new.
+    report: bool,
 }
 
 /// What the parts of a supervisor are made from.
@@ -186,6 +199,7 @@ impl Supervisor {
             stopping: false,
             announced: false,
             report,
+            problems: Problems::default(),
             screen: Screen::default(),
         };
         supervisor.note_wanted();
@@ -261,12 +275,12 @@ impl Supervisor {
         match self.state.write_json(DURABLE, &plan.durable) {
             Ok(()) => {
                 self.durable = plan.durable.clone();
-                self.report.state_problem = None;
+                self.problems.state = None;
                 true
             }
             Err(error) => {
                 tracing::error!(%error, "nothing can be changed until the state can be written");
-                self.report.state_problem = Some(error.to_string());
+                self.problems.state = Some(error.to_string());
                 false
             }
         }
@@ -290,16 +304,18 @@ impl Supervisor {
                 &now,
             ),
             processes: self.processes(),
-            file_problem: self.report.file_problem.clone(),
-            state_problem: self.report.state_problem.clone(),
+            file_problem: self.problems.file.clone(),
+            state_problem: self.problems.state.clone(),
         };
         self.notify_systemd(status.condition(ConditionType::Available));
-        if next == self.report {
+        if next == self.report && !self.problems.report {
             return;
         }
         self.screen.compare(&self.report.status, &next.status);
         self.report = next;
-        if let Err(error) = self.state.write_json(report::FILE, &self.report) {
+        let written = self.state.write_json(report::FILE, &self.report);
+        self.problems.report = written.is_err();
+        if let Err(error) = written {
             tracing::warn!(%error, "the report cannot be written");
         }
     }

@@ -9,7 +9,7 @@ impl Supervisor {
     pub(super) fn reload(&mut self) {
         match config::load(&self.settings.file) {
             Ok(wanted) => {
-                self.report.file_problem = None;
+                self.problems.file = None;
                 if wanted == self.wanted {
                     return;
                 }
@@ -26,12 +26,12 @@ impl Supervisor {
             }
             Err(error) => {
                 let problem = error.to_string();
-                if self.report.file_problem.as_deref() != Some(problem.as_str()) {
+                if self.problems.file.as_deref() != Some(problem.as_str()) {
                     self.screen.say(&format!(
                         "{problem}\nWhat was read before stays in force. Correct the file."
                     ));
                 }
-                self.report.file_problem = Some(problem);
+                self.problems.file = Some(problem);
             }
         }
     }
