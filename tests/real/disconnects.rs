@@ -26,7 +26,7 @@ fn leave_after(address: SocketAddr, events: usize, number: usize) {
     connection.set_read_timeout(Some(LIMIT)).unwrap();
     write!(
         connection,
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -58,7 +58,7 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut connection = TcpStream::connect(address).unwrap();
     write!(
         connection,
-        "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     )
     .unwrap();
     std::io::read_to_string(connection).unwrap()

@@ -255,7 +255,7 @@ async fn a_file_replaced_under_its_name_is_another_revision_and_the_old_one_is_k
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_hangs_is_found_by_its_generation_and_replaced() {
     let spec = ALONE
-        .replace("probeTimeout: 20s", "probeTimeout: 2s, failureThreshold: 2")
+        .replace("probeTimeout: 60s", "probeTimeout: 2s, failureThreshold: 2")
         .replace("retryLimit: 0", "retryLimit: 3");
     let mut run = Setup::new(&spec).start();
     run.wait_for_condition("Ready", "True", "").await;

@@ -29,13 +29,13 @@ pub fn yaml(model: &Path, rest: &str) -> String {
 
 /// Small, quick to judge, and without an Ollama.
 pub const ALONE: &str = "engine: { maxInputTokens: 512, maxOutputTokens: 256, slots: 2, policy: Never }\n\
-    health: { probeInterval: 500ms, soak: 1s, probeTimeout: 20s }\n\
+    health: { probeInterval: 500ms, soak: 1s, probeTimeout: 60s }\n\
     fallback: { order: [LastGood] }\n\
     rollout: { retryLimit: 0, backoff: { initial: 100ms, max: 1s }, drainTimeout: 5s }";
 
 /// The same with a managed Ollama that keeps the model loaded.
 pub const WITH_OLLAMA: &str = "engine: { maxInputTokens: 512, maxOutputTokens: 256, slots: 2, policy: Never }\n\
-    health: { probeInterval: 500ms, soak: 1s, probeTimeout: 20s }\n\
+    health: { probeInterval: 500ms, soak: 1s, probeTimeout: 60s }\n\
     fallback: { order: [Ollama], residency: Warm }\n\
     rollout: { backoff: { initial: 100ms, max: 1s }, drainTimeout: 5s }";
 
