@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid,
-};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid};
 use tokio::process::{Child, Command};
 
 use super::guard::own_program;
