@@ -104,7 +104,7 @@ fn counted(metrics: &str, name: &str) -> u64 {
 
 /// Processor time of `run` itself while its engine serves and nobody asks.
 pub async fn idle(parts: &Parts) -> Result<Vec<Row>, Failure> {
-    const WATCHED: Duration = Duration::from_secs(60);
+    const WATCHED: Duration = Duration::from_mins(1);
     let port = free_port()?;
     let file = parts.folder.path().join("idle.yaml");
     let yaml = format!(
@@ -127,7 +127,7 @@ pub async fn idle(parts: &Parts) -> Result<Vec<Row>, Failure> {
     tokio::time::sleep(WATCHED).await;
     let used = cpu_seconds(run.id())? - before;
     let share = 100.0 * used / begun.elapsed().as_secs_f64();
-    run.terminate(Duration::from_secs(60)).await?;
+    run.terminate(Duration::from_mins(1)).await?;
     Ok(vec![Row::new(
         "idle `run`, its own processor time over 60 s",
         "≤ 0.5 %",
