@@ -80,3 +80,6 @@ shim: ## Compiles libenginewright_trt.so for the TensorRT whose headers are in T
 .PHONY: generated
 generated: ## Refreshes the committed files that are generated from the code
 	UPDATE_GENERATED=1 cargo test --locked --test suite generated
+	UPDATE_GENERATED=1 cargo test --locked --lib controller::workloads
+	@scripts/tools helm
+	UPDATE_GENERATED=1 cargo test --locked --test chart

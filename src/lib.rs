@@ -27,6 +27,9 @@
 //! | [`store`] | the state directory and engine bundles: atomic writes, locks, digests | shell |
 //! | [`local`] | `run`: the planner driven with processes | shell |
 //! | [`agent`] | publishes its node as an `EdgeNode` and as labels (`agent::decide` is pure) | shell |
+//! | [`controller`] | `operator`: the planner driven with pods | pure parts, thin shell |
+//! | [`cache`] | what Jobs do with a node's cache: fetch, check, collect | shell |
+//! | [`companion`] | keeps the right model in the Ollama beside it | shell |
 //! | [`mod@bench`] | load test with latency percentiles | shell |
 //! | [`telemetry`] | logs, metrics registry, traces | shell |
 //! | [`cli`] | one file per subcommand | shell |
@@ -36,7 +39,10 @@ pub mod api;
 pub mod backend;
 pub mod bench;
 pub mod build;
+pub mod cache;
 pub mod cli;
+pub mod companion;
+pub mod controller;
 pub mod engine;
 pub mod gateway;
 pub mod hardware;

@@ -268,6 +268,8 @@ words! {
         GatewayUnavailable,
         /// Something on this machine is in the way: a port, a file, a permission.
         EnvironmentError,
+        /// An object with a name that is needed belongs to somebody else.
+        ObjectConflict,
     }
 }
 
@@ -332,6 +334,7 @@ impl Reason {
             Self::NoFallback => "Add Ollama to fallback.order to stay available.",
             Self::GatewayUnavailable => "Read the gateway's log.",
             Self::EnvironmentError => "Remove what is in the way; it is tried again.",
+            Self::ObjectConflict => "Delete or rename the object that is in the way.",
             _ => return None,
         })
     }

@@ -11,12 +11,15 @@ use clap::{Parser, Subcommand};
 
 mod agent;
 mod bench;
+mod companion;
 mod completions;
 mod crds;
 mod engine;
+mod fetch;
 mod gateway;
 mod guard;
 mod listen;
+mod operator;
 mod plan;
 mod process;
 mod run;
@@ -72,6 +75,14 @@ enum Command {
     Gateway(gateway::Args),
     Run(run::Args),
     Status(status::Args),
+    Operator(operator::Args),
+    Fetch(fetch::Args),
+    #[command(hide = true)]
+    Check(fetch::Check),
+    #[command(hide = true)]
+    Collect(fetch::Collect),
+    #[command(hide = true)]
+    Companion(companion::Args),
     #[command(hide = true)]
     Guard(guard::Args),
     #[cfg(feature = "cpu")]
@@ -92,6 +103,11 @@ pub fn main() -> ExitCode {
         Command::Gateway(args) => args.run().into(),
         Command::Run(args) => args.run(),
         Command::Status(args) => args.run().into(),
+        Command::Operator(args) => args.run().into(),
+        Command::Fetch(args) => args.run().into(),
+        Command::Check(args) => args.run().into(),
+        Command::Collect(args) => args.run().into(),
+        Command::Companion(args) => args.run().into(),
         Command::Guard(args) => args.run(),
         #[cfg(feature = "cpu")]
         Command::Serve(args) => args.run().into(),

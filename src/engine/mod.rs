@@ -9,6 +9,7 @@ mod key;
 mod need;
 mod outlook;
 mod precision;
+mod served;
 mod speed;
 
 pub use budget::{Budget, budget};
@@ -17,6 +18,7 @@ pub use key::{BUILDER_VERSION, EngineKey, KeyInputs, group_in_key};
 pub use need::{FallbackNeed, Need, build_bytes, build_need, fallback_need, need};
 pub use outlook::{Known, ModelOutlook, Outlook, Step, outlook, request};
 pub use precision::{Format, formats};
+pub use served::Served;
 pub use speed::{Speed, speed};
 
 use serde::Serialize;

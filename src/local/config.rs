@@ -4,25 +4,13 @@
 //! cannot.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::api::{
-    FallbackBackend, ModelSource, Ollama, Precision, Problem, RevisionId, RuntimeServer,
-    ValidatedEngine,
-};
-use crate::engine::Request;
-use crate::planner::{Backoff, Fallback, LastGoodUse, Policy};
+use crate::api::{ModelSource, Problem, RevisionId, RuntimeServer, ValidatedEngine};
+pub use crate::engine::Served;
 use crate::store::digest::FileIdentity;
-
-/// Longest wait between two starts of an engine that crashes.
-const RESTART: Backoff = Backoff {
-    initial: Duration::from_millis(500),
-    max: Duration::from_secs(30),
-};
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,57 +50,6 @@ pub struct Wanted {
     pub spec_digest: String,
     /// The model file where the source names one, as an absolute path.
     pub model_file: Option<PathBuf>,
-}
-
-/// What an engine is started with. Stored with the revision, so that it can be started when the
-/// spec has moved on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Served {
-    /// What clients write as `model`.
-    pub served_name: String,
-    /// Number format.
-    pub precision: Precision,
-    /// Concurrent sequences.
-    pub slots: u32,
-    /// Longest prompt.
-    pub max_input_tokens: u32,
-    /// Longest answer.
-    pub max_output_tokens: u32,
-}
-
-impl Served {
-    /// Of a checked resource.
-    pub fn of(engine: &ValidatedEngine) -> Self {
-        Self {
-            served_name: engine.served_name.clone(),
-            precision: engine.engine.precision,
-            slots: engine.engine.slots,
-            max_input_tokens: engine.engine.max_input_tokens,
-            max_output_tokens: engine.engine.max_output_tokens,
-        }
-    }
-
-    /// Tokens of one sequence.
-    pub fn context_tokens(&self) -> u32 {
-        self.max_input_tokens.saturating_add(self.max_output_tokens)
-    }
-
-    /// The question whether it fits on a machine, beside a fallback kept as `engine` says.
-    pub fn request(&self, engine: &ValidatedEngine) -> Request {
-        Request {
-            // There is no TensorRT back end yet: `run` serves on the CPU wherever it is.
-            tensorrt: false,
-            precision: self.precision,
-            slots: self.slots,
-            max_input_tokens: self.max_input_tokens,
-            max_output_tokens: self.max_output_tokens,
-            fallback: matches!(engine.fallback.ollama, Some(Ollama::Managed { .. }))
-                .then_some(engine.fallback.residency),
-            // Whether it is fast enough is measured, not reckoned.
-            tokens_per_second: None,
-        }
-    }
 }
 
 /// Reads the file.
@@ -200,53 +137,6 @@ fn not_here(engine: &ValidatedEngine) -> Vec<Problem> {
     problems
 }
 
-/// The planner's policy for a resource. `fallback_bytes`: memory of the loaded fallback.
-pub fn policy(engine: &ValidatedEngine, fallback_bytes: u64) -> Policy {
-    let fallback = engine.fallback.ollama.as_ref().map(|ollama| match ollama {
-        Ollama::Managed { .. } => Fallback {
-            managed: true,
-            memory_bytes: fallback_bytes,
-            residency: engine.fallback.residency,
-        },
-        Ollama::External { .. } => Fallback {
-            managed: false,
-            memory_bytes: 0,
-            residency: engine.fallback.residency,
-        },
-    });
-    Policy {
-        strategy: engine.rollout.strategy,
-        retry_limit: engine.rollout.retry_limit,
-        backoff: Backoff {
-            initial: engine.rollout.backoff_initial,
-            max: engine.rollout.backoff_max,
-        },
-        restart: RESTART,
-        probe_interval: engine.health.probe_interval,
-        failure_threshold: engine.health.failure_threshold,
-        soak: engine.health.soak,
-        startup_deadline: engine.runtime.startup_deadline,
-        progress_deadline: engine.engine.progress_deadline,
-        has_objectives: engine.objectives != crate::api::Objectives::default(),
-        bundle: engine.engine.policy,
-        last_good: last_good(&engine.fallback.order),
-        fallback,
-        ..Policy::default()
-    }
-}
-
-fn last_good(order: &[FallbackBackend]) -> LastGoodUse {
-    let place = |wanted| order.iter().position(|backend| *backend == wanted);
-    match (
-        place(FallbackBackend::LastGood),
-        place(FallbackBackend::Ollama),
-    ) {
-        (None, _) => LastGoodUse::Never,
-        (Some(own), Some(ollama)) if ollama < own => LastGoodUse::AfterFallback,
-        (Some(_), _) => LastGoodUse::First,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,16 +190,6 @@ mod tests {
         .unwrap_err();
         let paths: Vec<&str> = problems.iter().map(|one| one.path.as_str()).collect();
         assert_eq!(paths, ["spec.model.source", "spec.model.credentials"]);
-    }
-
-    #[test]
-    fn the_order_of_fallbacks_decides_when_the_last_good_engine_is_used() {
-        use FallbackBackend::{LastGood, Ollama};
-        assert_eq!(last_good(&[LastGood, Ollama]), LastGoodUse::First);
-        assert_eq!(last_good(&[LastGood]), LastGoodUse::First);
-        assert_eq!(last_good(&[Ollama, LastGood]), LastGoodUse::AfterFallback);
-        assert_eq!(last_good(&[Ollama]), LastGoodUse::Never);
-        assert_eq!(last_good(&[]), LastGoodUse::Never);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod goal;
 mod good;
 mod ledger;
 mod report;
+mod resource;
 mod room;
 mod route;
 mod services;
@@ -40,6 +41,7 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
+pub use resource::status_of;
 pub use types::*;
 
 use context::Context;

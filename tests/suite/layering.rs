@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Layers that only decide, with the single file that is allowed to observe.
-const PURE: [(&str, Option<&str>); 9] = [
+const PURE: [(&str, Option<&str>); 12] = [
     ("agent/decide", None),
     ("api", None),
     ("hardware", Some("probe.rs")),
@@ -14,6 +14,9 @@ const PURE: [(&str, Option<&str>); 9] = [
     ("scheduler", None),
     ("text", None),
     ("wire", None),
+    ("controller/desired", None),
+    ("controller/observe", None),
+    ("controller/workloads", None),
 ];
 
 /// What a pure layer must not name, and why.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::event::{Event, Events, FallbackEvent};
 use super::model::{Digests, transient};
 use super::process::{self, Order, Running};
-use crate::api::{Reason, Residency, RevisionId};
+use crate::api::{Reason, Residency, RevisionId, Sha256Hex};
 use crate::model::gguf::{GgufFile, ReadOptions};
 use crate::planner::Failure;
 use api::{Ollama, OllamaError};
@@ -247,33 +247,7 @@ impl Managed {
             .await
             .map_err(|error| OllamaError::File(std::io::Error::other(error)))?
             .map_err(OllamaError::File)?;
-        let known = self.ollama.show(&model.name).await?;
-        let threads = format!("num_thread {}", model.threads);
-        let as_wanted = known
-            .as_ref()
-            .and_then(|shown| shown.get("modelfile")?.as_str())
-            .is_some_and(|text| {
-                text.contains(digest.as_str()) && text.lines().any(|line| line.ends_with(&threads))
-            });
-        if as_wanted {
-            return Ok(());
-        }
-        self.ollama.push_blob(file, &digest).await?;
-        self.ollama
-            .create(&model.name, &digest, None, model.threads)
-            .await?;
-        let shown = self.ollama.show(&model.name).await?;
-        let guessed = shown
-            .as_ref()
-            .and_then(|shown| shown.get("template")?.as_str());
-        if guessed.is_none_or(|template| template.trim() == template::UNKNOWN)
-            && let Some(template) = own_template(file).as_deref().and_then(template::known)
-        {
-            self.ollama
-                .create(&model.name, &digest, Some(template), model.threads)
-                .await?;
-        }
-        Ok(())
+        hand_over(&self.ollama, &model.name, file, &digest, model.threads).await
     }
 
     async fn park(&self, state: &mut State) -> Result<(), Failure> {
@@ -307,6 +281,42 @@ impl Managed {
         }
         Ok(())
     }
+}
+
+/// Makes Ollama have a model made of a GGUF file, unless it has it already.
+///
+/// # Errors
+/// [`OllamaError`].
+pub async fn hand_over(
+    ollama: &Ollama,
+    name: &str,
+    file: &Path,
+    digest: &Sha256Hex,
+    threads: u32,
+) -> Result<(), OllamaError> {
+    let known = ollama.show(name).await?;
+    let marked = format!("num_thread {threads}");
+    let as_wanted = known
+        .as_ref()
+        .and_then(|shown| shown.get("modelfile")?.as_str())
+        .is_some_and(|text| {
+            text.contains(digest.as_str()) && text.lines().any(|line| line.ends_with(&marked))
+        });
+    if as_wanted {
+        return Ok(());
+    }
+    ollama.push_blob(file, digest).await?;
+    ollama.create(name, digest, None, threads).await?;
+    let shown = ollama.show(name).await?;
+    let guessed = shown
+        .as_ref()
+        .and_then(|shown| shown.get("template")?.as_str());
+    if guessed.is_none_or(|template| template.trim() == template::UNKNOWN)
+        && let Some(template) = own_template(file).as_deref().and_then(template::known)
+    {
+        ollama.create(name, digest, Some(template), threads).await?;
+    }
+    Ok(())
 }
 
 /// What the task knows of its process.

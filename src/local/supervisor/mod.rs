@@ -30,7 +30,7 @@ use crate::hardware::Hardware;
 use crate::model::ModelFacts;
 use crate::planner::{
     Condition, ConditionStatus, Durable, Garbage, InstanceId, Memory, Observed, Plan, Step,
-    Timestamp, Work, plan,
+    Timestamp, Work, plan, status_of,
 };
 use crate::store::{StateDir, StoreError};
 use fallback::Fallback;
@@ -296,10 +296,10 @@ impl Supervisor {
             file: self.settings.file.display().to_string(),
             source: self.wanted.engine.model.source.to_string(),
             pid: std::process::id(),
-            status: report::status_of(
+            status: status_of(
                 status,
                 &self.report.status,
-                &self.gateway.endpoint(),
+                Some(&self.gateway.endpoint()),
                 self.wanted.engine.rollout.retry_token.as_deref(),
                 &now,
             ),

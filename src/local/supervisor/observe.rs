@@ -1,13 +1,12 @@
 //! What the planner gets to see: the present state, put into its words.
 
-use super::super::config::policy;
 use super::super::report::Process;
 use super::{Known, Supervisor};
 use crate::api::{Ollama, Reason, RevisionId};
 use crate::engine::fit;
 use crate::planner::{
-    Artefact, BuildNeed, Desired, EngineKind, Fit, Lifecycle, Node, Observed, Phase, Revision,
-    Service, Step, Timestamp,
+    Artefact, BuildNeed, Desired, EngineKind, Fit, Lifecycle, Node, Observed, Phase, Policy,
+    Revision, Service, Step, Timestamp,
 };
 
 impl Supervisor {
@@ -51,7 +50,7 @@ impl Supervisor {
             revision: self.wanted.revision.clone(),
             retry_token: engine.rollout.retry_token.clone(),
             lifecycle,
-            policy: policy(engine, self.fallback_bytes()),
+            policy: Policy::of(engine, self.fallback_bytes()),
         }
     }
 

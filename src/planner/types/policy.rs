@@ -6,7 +6,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{EnginePolicy, Residency, RolloutStrategy};
+use crate::api::{
+    EnginePolicy, FallbackBackend, Objectives, Ollama, Residency, RolloutStrategy, ValidatedEngine,
+};
+
+/// Waits between two starts of an engine that crashes.
+const RESTART: Backoff = Backoff {
+    initial: Duration::from_millis(500),
+    max: Duration::from_secs(30),
+};
 
 /// How the planner may behave. Filled by the shell from the spec at every observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,4 +140,68 @@ pub enum LastGoodUse {
     AfterFallback,
     /// It is not in `fallback.order`.
     Never,
+}
+
+impl Policy {
+    /// The policy of a resource. `fallback_bytes`: memory of the loaded fallback.
+    pub fn of(engine: &ValidatedEngine, fallback_bytes: u64) -> Self {
+        let fallback = engine.fallback.ollama.as_ref().map(|ollama| match ollama {
+            Ollama::Managed { .. } => Fallback {
+                managed: true,
+                memory_bytes: fallback_bytes,
+                residency: engine.fallback.residency,
+            },
+            Ollama::External { .. } => Fallback {
+                managed: false,
+                memory_bytes: 0,
+                residency: engine.fallback.residency,
+            },
+        });
+        Self {
+            strategy: engine.rollout.strategy,
+            retry_limit: engine.rollout.retry_limit,
+            backoff: Backoff {
+                initial: engine.rollout.backoff_initial,
+                max: engine.rollout.backoff_max,
+            },
+            restart: RESTART,
+            probe_interval: engine.health.probe_interval,
+            failure_threshold: engine.health.failure_threshold,
+            soak: engine.health.soak,
+            startup_deadline: engine.runtime.startup_deadline,
+            progress_deadline: engine.engine.progress_deadline,
+            has_objectives: engine.objectives != Objectives::default(),
+            bundle: engine.engine.policy,
+            last_good: last_good(&engine.fallback.order),
+            fallback,
+            ..Self::default()
+        }
+    }
+}
+
+fn last_good(order: &[FallbackBackend]) -> LastGoodUse {
+    let place = |wanted| order.iter().position(|backend| *backend == wanted);
+    match (
+        place(FallbackBackend::LastGood),
+        place(FallbackBackend::Ollama),
+    ) {
+        (None, _) => LastGoodUse::Never,
+        (Some(own), Some(ollama)) if ollama < own => LastGoodUse::AfterFallback,
+        (Some(_), _) => LastGoodUse::First,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_fallbacks_decides_when_the_last_good_engine_is_used() {
+        use FallbackBackend::{LastGood, Ollama};
+        assert_eq!(last_good(&[LastGood, Ollama]), LastGoodUse::First);
+        assert_eq!(last_good(&[LastGood]), LastGoodUse::First);
+        assert_eq!(last_good(&[Ollama, LastGood]), LastGoodUse::AfterFallback);
+        assert_eq!(last_good(&[Ollama]), LastGoodUse::Never);
+        assert_eq!(last_good(&[]), LastGoodUse::Never);
+    }
 }

@@ -1,0 +1,152 @@
+//! `enginewright operator`: flags to configuration, one call into [`crate::controller`], signals.
+
+use std::net::{SocketAddr, TcpListener};
+
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, fail};
+use crate::controller::workloads::Site;
+use crate::controller::{End, Options, run};
+use crate::telemetry::{self, TelemetryArgs};
+
+/// Run the operator: every `InferenceEngine` of the cluster becomes an endpoint that answers
+///
+/// Reads the cluster's address from `KUBECONFIG`, or from the service account of its pod.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Image of this program, for gateways, engines and Jobs.
+    #[arg(long, env = "ENGINEWRIGHT_IMAGE", value_name = "IMAGE")]
+    image: String,
+
+    /// Image of the managed fallback, where a resource names none.
+    #[arg(
+        long,
+        env = "ENGINEWRIGHT_OLLAMA_IMAGE",
+        value_name = "IMAGE",
+        default_value = "docker.io/ollama/ollama:0.12.6"
+    )]
+    ollama_image: String,
+
+    /// When images are pulled: `Always`, `IfNotPresent` or `Never`; the cluster's default by default.
+    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    image_pull_policy: Option<String>,
+
+    /// Repository from which resources may name images (`runtime.image`, `fallback.ollama.image`), or
+    /// a prefix of repositories that ends with `/`. Repeatable; none by default.
+    #[arg(long = "allow-image", value_name = "REPOSITORY")]
+    allowed_images: Vec<String>,
+
+    /// Namespace of the operator: its Lease is there, and its pods may ask engines.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "enginewright-system")]
+    namespace: String,
+
+    /// Name of this process, unique among operators; the host's name by default.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    identity: Option<String>,
+
+    /// Prefix of the `PriorityClass`es `gateway`, `engine`, `fallback` and `work`. Without it pods have
+    /// no priority.
+    #[arg(long, value_name = "PREFIX")]
+    priority_class_prefix: Option<String>,
+
+    /// Pods of each gateway.
+    #[arg(long, default_value_t = 2, value_name = "PODS", value_parser = clap::value_parser!(i32).range(1..=8))]
+    gateway_replicas: i32,
+
+    /// Where metrics and health are served.
+    #[arg(long, default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
+    listen: SocketAddr,
+
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Exit {
+        // One thread: reconciliations wait for the API server, they do not compute.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(Exit::Environment, &error),
+        };
+        let entered = runtime.enter();
+        let guard = match telemetry::init(&self.telemetry) {
+            Ok(guard) => guard,
+            Err(error) => return fail(Exit::BadInput, &error),
+        };
+        let exit = runtime.block_on(self.operate());
+        drop(guard);
+        drop(entered);
+        exit
+    }
+
+    async fn operate(self) -> Exit {
+        let listener = match TcpListener::bind(self.listen) {
+            Ok(listener) => listener,
+            Err(error) => return fail(Exit::Environment, &format!("{}: {error}", self.listen)),
+        };
+        let client = match Client::try_default().await {
+            Ok(client) => client,
+            Err(error) => {
+                let text = format!("no cluster: {error}; set KUBECONFIG, or run inside a cluster");
+                return fail(Exit::Environment, &text);
+            }
+        };
+        let http = match reqwest::Client::builder().no_proxy().build() {
+            Ok(http) => http,
+            Err(error) => return fail(Exit::Environment, &error),
+        };
+        let host = || {
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
+        };
+        let stop = CancellationToken::new();
+        if let Err(error) = stop_on_signal(stop.clone()) {
+            return fail(Exit::Environment, &format!("cannot watch signals: {error}"));
+        }
+        let options = Options {
+            client,
+            http,
+            listener,
+            identity: format!(
+                "{}-{}",
+                self.identity.unwrap_or_else(host),
+                std::process::id()
+            ),
+            site: Site {
+                image: self.image,
+                ollama_image: self.ollama_image,
+                pull_policy: self.image_pull_policy,
+                allowed_images: self.allowed_images,
+                namespace: self.namespace,
+                priority_prefix: self.priority_class_prefix,
+                gateways: self.gateway_replicas,
+            },
+        };
+        match run(options, stop).await {
+            Ok(End::Stopped) => Exit::Ok,
+            Ok(End::Deposed) => fail(Exit::Environment, &"another operator leads now"),
+            Err(error) => fail(Exit::Environment, &error),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT stop.
+pub(super) fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}

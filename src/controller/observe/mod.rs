@@ -1,0 +1,133 @@
+//! From what exists to what the planner sees. Pure: what exists, what was noted before and the time
+//! come in; decisions are the planner's.
+
+mod engines;
+mod pods;
+mod services;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use super::notes::Notes;
+use super::view::View;
+use crate::api::Reason;
+use crate::planner::{
+    Artefact, BuildNeed, Desired, EngineKind, Fit, Node, Observed, Policy, Revision, RevisionId,
+    Step, Timestamp,
+};
+
+pub(crate) use engines::launch;
+pub use services::routes_wanted;
+pub(crate) use services::was_told;
+pub(crate) use work::{newest_fetch, outcome};
+
+/// The observation.
+pub fn observe(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Observed {
+    let routed = services::routed(view, notes);
+    let primary = routed.and_then(|route| route.primary);
+    let engines = engines::engines(view, notes, primary, now);
+    let present: BTreeSet<_> = engines.iter().map(|one| one.id).collect();
+    let observed = Observed {
+        desired: desired(view),
+        durable: view.saved.durable.clone(),
+        memory: notes.memory.clone(),
+        node: node(view),
+        revisions: revisions(view, notes, now),
+        engines,
+        gateway: services::gateway(view, notes, now),
+        fallback: services::fallback(view, notes, now),
+        routed,
+        garbage: notes.garbage,
+    };
+    notes.settle(&present);
+    observed
+}
+
+fn desired(view: &View<'_>) -> Desired {
+    let engine = view.engine;
+    let generation = engine.generation.unwrap_or(0);
+    Desired {
+        generation: u64::try_from(generation).unwrap_or(0),
+        spec_digest: String::new(),
+        revision: engine.revision(),
+        retry_token: engine.rollout.retry_token.clone(),
+        lifecycle: view.lifecycle(),
+        policy: Policy::of(engine, view.fallback_bytes()),
+    }
+}
+
+fn node(view: &View<'_>) -> Option<Node> {
+    let chosen = view.node?;
+    Some(Node {
+        name: chosen.name.clone(),
+        memory_bytes: crate::engine::budget(&chosen.hardware, false).left.0,
+    })
+}
+
+fn revisions(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Vec<Revision> {
+    let desired = view.engine.revision();
+    let mut ids: BTreeSet<RevisionId> = view.all_stored().map(|(id, _)| id.clone()).collect();
+    ids.insert(desired.clone());
+    ids.into_iter()
+        .map(|id| Revision {
+            kind: EngineKind::Cpu,
+            fit: fit(view, &id, id == desired),
+            // A bundle is built where there is a GPU with TensorRT: its Job has its place beside the
+            // fetch (`Work::BuildBundle`), and `kind` and `build` are what turns it on.
+            build: BuildNeed::None,
+            artefact: Artefact {
+                model: work::model(view, &id, notes, now),
+                bundle: Step::Todo,
+                build: Step::Todo,
+                // The fetch has checked the digest, and each engine's pod checks the very bytes it
+                // loads before it starts.
+                verify: if view.stored(&id).is_some() {
+                    Step::Done
+                } else {
+                    Step::Todo
+                },
+            },
+            id,
+        })
+        .collect()
+}
+
+fn fit(view: &View<'_>, id: &RevisionId, desired: bool) -> Fit {
+    if desired && let Err((reason, message)) = view.server() {
+        return Fit::Refused { reason, message };
+    }
+    let Some((stored, fit)) = view
+        .stored(id)
+        .and_then(|stored| Some((stored, view.fit(stored)?)))
+    else {
+        return Fit::Unknown;
+    };
+    if let Some(memory_bytes) = fit.engine_bytes() {
+        return Fit::Fits {
+            memory_bytes,
+            exclusive: false,
+        };
+    }
+    let reason = if stored.served.context_tokens() > stored.facts.context {
+        Reason::SpecInvalid
+    } else {
+        Reason::InsufficientMemory
+    };
+    Fit::Refused {
+        reason,
+        message: sentence(&fit.refusals.join("; ")),
+    }
+}
+
+/// Upper case first, a full stop last.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first: String = characters
+        .next()
+        .map(|first| first.to_uppercase().collect())
+        .unwrap_or_default();
+    format!("{first}{}.", characters.as_str().trim_end_matches('.'))
+}
