@@ -63,6 +63,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{EdgeNode, InferenceEngine};
 use clock::Clock;
@@ -170,11 +171,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> std::io::Result<E
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(admin::Health::default());
     listener.set_nonblocking(true)?;
-    let admin = tokio::spawn(admin::serve(
+    let _admin = AbortOnDropHandle::new(tokio::spawn(admin::serve(
         tokio::net::TcpListener::from_std(listener)?,
         Arc::clone(&metrics),
         Arc::clone(&health),
-    ));
+    )));
     health.serving();
     let leader = Leader::new(client.clone(), &site.namespace, identity.clone());
     tokio::select! {
@@ -199,7 +200,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> std::io::Result<E
     if end == End::Stopped {
         leader.vacate(&claim).await;
     }
-    admin.abort();
     Ok(end)
 }
 
@@ -231,8 +231,8 @@ async fn lead(
         known: Mutex::default(),
         wake,
     });
-    let all = tokio::spawn(node_changes);
-    let more = tokio::spawn(described_changes);
+    let _nodes = AbortOnDropHandle::new(tokio::spawn(node_changes));
+    let _described = AbortOnDropHandle::new(tokio::spawn(described_changes));
     // A plan made before the nodes are known would see none.
     let _never = nodes.wait_until_ready().await;
     let _never = described.wait_until_ready().await;
@@ -244,8 +244,6 @@ async fn lead(
             }
         })
         .await;
-    all.abort();
-    more.abort();
 }
 
 fn controller(
