@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "../real/tools.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
 mod tools;
 
 use std::path::{Path, PathBuf};
