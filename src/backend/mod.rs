@@ -8,6 +8,7 @@
 pub mod llama;
 pub mod memory;
 pub mod scripted;
+pub mod tensorrt;
 
 /// One token of the model's vocabulary.
 pub type TokenId = u32;

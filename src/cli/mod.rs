@@ -23,7 +23,6 @@ mod operator;
 mod plan;
 mod process;
 mod run;
-#[cfg(feature = "cpu")]
 mod serve;
 mod status;
 
@@ -85,7 +84,6 @@ enum Command {
     Companion(companion::Args),
     #[command(hide = true)]
     Guard(guard::Args),
-    #[cfg(feature = "cpu")]
     Serve(serve::Args),
 }
 
@@ -109,7 +107,6 @@ pub fn main() -> ExitCode {
         Command::Collect(args) => args.run().into(),
         Command::Companion(args) => args.run().into(),
         Command::Guard(args) => args.run(),
-        #[cfg(feature = "cpu")]
         Command::Serve(args) => args.run().into(),
     }
 }

@@ -13,23 +13,43 @@ use tokio_util::sync::CancellationToken;
 use super::listen::Listen;
 use super::process::descriptors;
 use super::{Exit, fail};
+#[cfg(feature = "cpu")]
 use crate::backend::llama::{LlamaConfig, LlamaLoader};
+use crate::backend::tensorrt::{self, TensorRtConfig, TensorRtLoader};
+use crate::backend::{LoadError, Loader};
 use crate::server::auth::ApiKeys;
-use crate::server::load::{LoadOptions, load};
+use crate::server::load::{LoadOptions, load, load_bundle};
 use crate::server::metrics::Metrics;
 use crate::server::worker::{EngineConfig, PrefillPolicy};
-use crate::server::{ServerConfig, ServerState, bring_up, serve};
+use crate::server::{ServerConfig, ServerState, Service, bring_up, serve};
 use crate::telemetry::{self, TelemetryArgs};
-
-/// The name of this back end in headers and metrics.
-const BACKEND: &str = "Cpu";
+use crate::tensorrt::Search;
 
 /// Serve one model over HTTP: OpenAI's API, Ollama's, and POST /generate.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// The model: a GGUF file, whose tokenizer and chat template are used.
-    #[arg(long, value_name = "FILE", env = "ENGINEWRIGHT_MODEL")]
-    model: PathBuf,
+    /// The model: a GGUF file, whose tokenizer and chat template are used. It runs on the CPU.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ENGINEWRIGHT_MODEL",
+        required_unless_present = "engine",
+        conflicts_with = "engine"
+    )]
+    model: Option<PathBuf>,
+
+    /// An engine built by `engine build`: its folder. It runs on the GPU, with the slots and the
+    /// context it was built for.
+    #[arg(long, value_name = "DIR", env = "ENGINEWRIGHT_ENGINE")]
+    engine: Option<PathBuf>,
+
+    /// With --engine: the shim, a file or its folder; beside the program by default.
+    #[arg(long, value_name = "PATH", env = "ENGINEWRIGHT_SHIM")]
+    shim: Option<PathBuf>,
+
+    /// With --engine: TensorRT, a file or its folder; where the system has it by default.
+    #[arg(long, value_name = "PATH", env = "ENGINEWRIGHT_TENSORRT")]
+    tensorrt: Option<PathBuf>,
 
     /// Where to listen. Loopback unless told otherwise; anything else should have API keys. Port 0
     /// takes a free one and logs it; `stdin` takes the listening socket that the parent passes.
@@ -46,12 +66,12 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     served_name: Option<String>,
 
-    /// Requests that are answered at once; others wait.
+    /// Requests that are answered at once on the CPU; others wait.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     slots: u32,
 
-    /// Tokens of prompt and answer together, per slot; what the model was trained with, at most
-    /// 4096, by default.
+    /// Tokens of prompt and answer together, per slot on the CPU; what the model was trained with, at
+    /// most 4096, by default.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
 
@@ -142,19 +162,18 @@ impl Args {
         let state = ServerState::new(
             self.server_config(loopback),
             keys,
-            Arc::new(Metrics::new(BACKEND)),
+            Arc::new(Metrics::new(self.backend())),
         );
         if let Err(error) = watch_signals(token.clone(), &state, self.api_keys_file.clone()) {
             return fail(Exit::Environment, &format!("cannot watch signals: {error}"));
         }
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, model = %self.model.display(), "listening");
+            tracing::info!(%address, model = %self.file().display(), "listening");
         }
-        let (options, loader) = self.load_options();
         let observer = Arc::clone(&state.metrics);
         let begun = std::time::Instant::now();
         let loading = tokio::spawn(bring_up(Arc::clone(&state), move || {
-            let service = load(&options, Box::new(loader), observer)?;
+            let service = self.load(observer)?;
             tracing::info!(seconds = begun.elapsed().as_secs_f64(), "model loaded");
             Ok(service)
         }));
@@ -167,7 +186,7 @@ impl Args {
     }
 
     fn server_config(&self, loopback: bool) -> ServerConfig {
-        let mut config = ServerConfig::new(BACKEND);
+        let mut config = ServerConfig::new(self.backend());
         config.max_body_bytes = self.max_body;
         config.max_buffered_bytes = config.max_buffered_bytes.max(self.max_body);
         config.request_timeout = Duration::from_secs(self.request_timeout);
@@ -182,13 +201,24 @@ impl Args {
         config
     }
 
-    fn load_options(&self) -> (LoadOptions, LlamaLoader) {
-        let mut llama = LlamaConfig::new(&self.model);
-        llama.slots = self.slots;
-        llama.context_tokens = self.context;
-        llama.threads = self.threads;
+    /// The name of the back end in headers and metrics.
+    const fn backend(&self) -> &'static str {
+        if self.engine.is_some() {
+            tensorrt::NAME
+        } else {
+            "Cpu"
+        }
+    }
+
+    /// What is served: clap sees to it that there is one.
+    fn file(&self) -> PathBuf {
+        let file = self.engine.as_ref().or(self.model.as_ref());
+        file.cloned().unwrap_or_default()
+    }
+
+    fn load(&self, observer: Arc<Metrics>) -> Result<Service, LoadError> {
         let options = LoadOptions {
-            file: self.model.clone(),
+            file: self.file(),
             served_name: self.served_name.clone(),
             engine: EngineConfig {
                 queue: self.queue,
@@ -196,7 +226,34 @@ impl Args {
                 ..EngineConfig::default()
             },
         };
-        (options, LlamaLoader::new(llama))
+        if self.engine.is_none() {
+            return load(&options, self.cpu()?, observer);
+        }
+        let search = Search {
+            shim: self.shim.clone(),
+            tensorrt: self.tensorrt.clone(),
+        };
+        let config = TensorRtConfig::of_bundle(&options.file, search)?;
+        load_bundle(&options, Box::new(TensorRtLoader::new(config)), observer)
+    }
+
+    #[cfg(feature = "cpu")]
+    #[expect(clippy::unnecessary_wraps, reason = "fails where there is no CPU back end")]
+    fn cpu(&self) -> Result<Box<dyn Loader>, LoadError> {
+        let mut llama = LlamaConfig::new(self.file());
+        llama.slots = self.slots;
+        llama.context_tokens = self.context;
+        llama.threads = self.threads;
+        Ok(Box::new(LlamaLoader::new(llama)))
+    }
+
+    #[cfg(not(feature = "cpu"))]
+    fn cpu(&self) -> Result<Box<dyn Loader>, LoadError> {
+        let file = self.file();
+        Err(LoadError::Model(format!(
+            "{}: this program was built without the CPU back end; give it an engine with --engine",
+            file.display()
+        )))
     }
 }
 

@@ -1,5 +1,5 @@
-//! A GGUF file as a [`Service`]: its header, text layer and engine. Blocks while the weights are
-//! read.
+//! A GGUF file, or an engine's text files, as a [`Service`]: names, text layer and engine. Blocks
+//! while the weights are read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::text::TextModel;
 /// What to load, and under which names.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// The GGUF file.
+    /// The GGUF file, or the folder of an engine.
     pub file: PathBuf,
     /// The served name; `None`: from the file's name.
     pub served_name: Option<String>,
@@ -26,7 +26,18 @@ pub struct LoadOptions {
     pub engine: EngineConfig,
 }
 
-/// Reads the file and starts the engine with `loader`.
+/// What is known of a model beside its weights.
+#[derive(Debug)]
+pub struct Described {
+    /// Tokens, templates, grammars.
+    pub text: TextModel,
+    /// What clients may ask about it.
+    pub card: ModelCard,
+    /// A name for it, where the user gives none.
+    pub name: String,
+}
+
+/// Reads the GGUF file and starts the engine with `loader`.
 ///
 /// # Errors
 /// [`LoadError`], which names the file.
@@ -39,14 +50,31 @@ pub fn load(
         LoadError::Model(format!("{}: {error}", options.file.display()))
     };
     let gguf = GgufFile::open(&options.file).map_err(|error| failed(&error))?;
-    let text = Arc::new(TextModel::from_gguf(&gguf).map_err(|error| failed(&error))?);
-    let card = card(&options.file, &gguf).map_err(|error| failed(&error))?;
-    let stem = stem(&options.file);
-    let name = options.served_name.clone().unwrap_or_else(|| stem.clone());
-    let aliases = if name == stem { Vec::new() } else { vec![stem] };
+    let described = Described {
+        text: TextModel::from_gguf(&gguf).map_err(|error| failed(&error))?,
+        card: card(&options.file, &gguf).map_err(|error| failed(&error))?,
+        name: stem(&options.file),
+    };
+    start(options, described, loader, observer)
+}
+
+/// Starts the engine of a model that is described already.
+///
+/// # Errors
+/// [`LoadError`] when the engine cannot be loaded.
+pub fn start(
+    options: &LoadOptions,
+    described: Described,
+    loader: Box<dyn Loader>,
+    observer: Arc<dyn EngineObserver>,
+) -> Result<Service, LoadError> {
+    let Described { text, card, name } = described;
+    let text = Arc::new(text);
+    let served = options.served_name.clone().unwrap_or_else(|| name.clone());
+    let aliases = if served == name { Vec::new() } else { vec![name] };
     let engine = spawn(loader, Arc::clone(&text), options.engine, observer)?;
     Ok(Service {
-        model: ServedModel::new(name, aliases, text, card),
+        model: ServedModel::new(served, aliases, text, card),
         engine,
     })
 }

@@ -1,0 +1,388 @@
+//! What runs: an engine with its memory, sessions and graphs on one stream. It does what a
+//! [`Pass`] says and decides nothing but when a graph is recorded.
+
+use std::collections::BTreeMap;
+
+use super::plan::cache::BoxCopy;
+use super::plan::memory::{Inputs, logits_bytes};
+use super::plan::pass::largest_shapes;
+use super::plan::{Form, Geometry, Pass, Shape};
+use super::ports::Ports;
+use crate::tensorrt::{
+    CudaError, DeviceBox, DeviceMemory, Engine, Event, Filing, FilingShape, Gpu, Graph,
+    PinnedMemory, Session, SessionError, Stream,
+};
+
+/// The memory of a device, allocated once.
+struct Memory {
+    /// Keys and values: tensors × slots × heads × capacity × head length.
+    cache: DeviceMemory,
+    /// New keys and values of one step (split form).
+    fresh: DeviceMemory,
+    /// The integers of a pass, and the same in pinned memory.
+    inputs: DeviceMemory,
+    given: PinnedMemory,
+    /// Logits, and the same in pinned memory.
+    logits: DeviceMemory,
+    taken: PinnedMemory,
+    /// 0, 1, 2, … capacity.
+    context: DeviceMemory,
+    /// TensorRT's scratch space.
+    activations: DeviceMemory,
+}
+
+/// A shape that was met before: its session, and its graph where one could be recorded.
+struct Known {
+    // Before the session: it was recorded from it.
+    graph: Option<Graph>,
+    session: Session,
+}
+
+/// An engine that can run.
+pub(super) struct Device {
+    // Fields are dropped in this order: graphs and sessions, then the engine, then memory.
+    known: BTreeMap<Shape, Known>,
+    /// Sessions of shapes that are not recorded, by profile.
+    prompts: BTreeMap<u32, Session>,
+    filing: Option<Filing>,
+    engine: Engine,
+    memory: Memory,
+    /// Kernels compiled so far (RTX), for the next session.
+    kernels: Vec<u8>,
+    pub(super) geometry: Geometry,
+    ports: Ports,
+    stream: Stream,
+    gpu: Gpu,
+}
+
+impl Device {
+    /// Allocates everything, clears the KV cache, and compiles our kernel where it is needed.
+    pub(super) fn new(
+        (gpu, mut stream): (Gpu, Stream),
+        engine: Engine,
+        (ports, geometry): (Ports, Geometry),
+        need: super::plan::memory::Need,
+        kernels: Vec<u8>,
+    ) -> Result<Self, CudaError> {
+        let logits = logits_bytes(&geometry);
+        let integers = largest_inputs(&geometry);
+        let capacity = 4 * u64::from(geometry.capacity);
+        let memory = Memory {
+            cache: gpu.allocate(need.cache, "the KV cache")?,
+            fresh: gpu.allocate(need.fresh, "new keys and values")?,
+            inputs: gpu.allocate(integers, "inputs")?,
+            given: gpu.pin(integers, "inputs")?,
+            logits: gpu.allocate(logits, "logits")?,
+            taken: gpu.pin(logits, "logits")?,
+            context: gpu.allocate(capacity, "positions of the context")?,
+            activations: gpu.allocate(need.activations, "activations")?,
+        };
+        // What is not a number stays one however little it counts: the cache must hold numbers.
+        stream.clear(&memory.cache, 0, need.cache)?;
+        let mut positions = gpu.pin(capacity, "positions of the context")?;
+        let count = geometry.capacity as usize;
+        for (cell, position) in stream.write::<i32>(&mut positions, 0, count)?.iter_mut().zip(0..) {
+            *cell = position;
+        }
+        stream.upload(&positions, &memory.context, 0, capacity)?;
+        stream.synchronize()?;
+        let filing = match geometry.form {
+            Form::Split => Some(Filing::new(&gpu)?),
+            Form::Native => None,
+        };
+        Ok(Self {
+            known: BTreeMap::new(),
+            prompts: BTreeMap::new(),
+            filing,
+            engine,
+            memory,
+            kernels,
+            geometry,
+            ports,
+            stream,
+            gpu,
+        })
+    }
+
+    /// Starts a pass. Its logits are there once [`Device::logits`] returns.
+    pub(super) fn run(&mut self, pass: &Pass) -> Result<(), SessionError> {
+        self.give(pass)?;
+        let shape = pass.shape;
+        if !shape.is_recorded() {
+            return self.run_prompt(shape);
+        }
+        if !self.known.contains_key(&shape) {
+            return self.meet(shape);
+        }
+        let Some(known) = self.known.get_mut(&shape) else {
+            return Ok(());
+        };
+        match &known.graph {
+            Some(graph) => Ok(self.stream.launch(graph)?),
+            None => Work {
+                memory: &mut self.memory,
+                filing: self.filing.as_ref(),
+                geometry: &self.geometry,
+            }
+            .start(&mut known.session, shape, &mut self.stream),
+        }
+    }
+
+    /// The logits of row `row` of the pass started last.
+    pub(super) fn logits(&self, row: u32) -> Result<&[f32], CudaError> {
+        let vocabulary = self.geometry.vocabulary;
+        let at = 4 * u64::from(row) * u64::from(vocabulary);
+        self.stream.read(&self.memory.taken, at, vocabulary as usize)
+    }
+
+    /// Waits for everything that was started.
+    pub(super) fn wait(&self) -> Result<(), CudaError> {
+        self.stream.synchronize()
+    }
+
+    /// Copies a prefix within the KV cache.
+    pub(super) fn copy(&mut self, copy: BoxCopy) -> Result<(), CudaError> {
+        let BoxCopy {
+            from,
+            to,
+            width,
+            row_pitch,
+            rows,
+            plane_rows,
+            planes,
+        } = copy;
+        let area = DeviceBox {
+            from,
+            to,
+            width,
+            row_pitch,
+            rows,
+            plane_rows,
+            planes,
+        };
+        self.stream.copy_box(&self.memory.cache, area)
+    }
+
+    /// Kernels compiled so far, to be kept for the next start; `None`: there is nothing to keep.
+    pub(super) fn kernels(&self) -> Option<&[u8]> {
+        (!self.kernels.is_empty()).then_some(&self.kernels)
+    }
+
+    /// Bytes free on the device and in all.
+    pub(super) fn free_memory(&self) -> Result<(u64, u64), CudaError> {
+        self.gpu.memory()
+    }
+
+    /// Shapes that were recorded, with the nodes of their graphs; 0: could not be recorded.
+    pub(super) fn recorded(&self) -> impl Iterator<Item = (Shape, usize)> {
+        let nodes = |known: &Known| known.graph.as_ref().map_or(0, Graph::nodes);
+        self.known.iter().map(move |(shape, known)| (*shape, nodes(known)))
+    }
+
+    /// Milliseconds of the device for each of `count` runs of the recorded graph of `shape` with the
+    /// inputs given last, one right after the other.
+    pub(super) fn replay(&mut self, shape: Shape, count: usize) -> Result<Vec<f32>, CudaError> {
+        let Some(graph) = self.known.get(&shape).and_then(|known| known.graph.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let events: Result<Vec<_>, _> = (0..=count).map(|_| Event::new(&self.gpu)).collect();
+        let events = events?;
+        for (i, event) in events.iter().enumerate() {
+            if i > 0 {
+                self.stream.launch(graph)?;
+            }
+            self.stream.record(event)?;
+        }
+        let pairs = events.windows(2);
+        pairs.map(|pair| pair[1].milliseconds_since(&pair[0])).collect()
+    }
+
+    /// Lays the integers of a pass where the device takes them from.
+    fn give(&mut self, pass: &Pass) -> Result<(), CudaError> {
+        let layout = Inputs::new(pass.shape.tokens, pass.shape.rows);
+        for (at, values) in [
+            (layout.tokens, &pass.tokens),
+            (layout.positions, &pass.positions),
+            (layout.lengths, &pass.lengths),
+            (layout.counts, &pass.counts),
+            (layout.gather, &pass.gather),
+        ] {
+            let cells = self.stream.write::<i32>(&mut self.memory.given, at, values.len())?;
+            cells.copy_from_slice(values);
+        }
+        Ok(())
+    }
+
+    fn run_prompt(&mut self, shape: Shape) -> Result<(), SessionError> {
+        let mut session = match self.prompts.remove(&shape.profile) {
+            Some(session) => session,
+            None => self.session(shape.profile)?,
+        };
+        self.lay_out(&mut session, shape)?;
+        let mut work = Work {
+            memory: &mut self.memory,
+            filing: self.filing.as_ref(),
+            geometry: &self.geometry,
+        };
+        work.start(&mut session, shape, &mut self.stream)?;
+        self.prompts.insert(shape.profile, session);
+        Ok(())
+    }
+
+    /// Runs a shape for the first time, plainly, and records it for the next time. Each recorded
+    /// shape has a session of its own: TensorRT does not allow changing one that graphs came from.
+    fn meet(&mut self, shape: Shape) -> Result<(), SessionError> {
+        let mut session = self.session(shape.profile)?;
+        self.lay_out(&mut session, shape)?;
+        let mut work = Work {
+            memory: &mut self.memory,
+            filing: self.filing.as_ref(),
+            geometry: &self.geometry,
+        };
+        work.start(&mut session, shape, &mut self.stream)?;
+        self.stream.synchronize()?;
+        let recorded = self
+            .stream
+            .capture(|stream| work.start(&mut session, shape, stream));
+        let graph = match recorded {
+            Ok(graph) => Some(graph),
+            Err(error @ SessionError::Cuda(_)) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, ?shape, "this step cannot be recorded; it is run plainly");
+                None
+            }
+        };
+        if let Some(kernels) = session.runtime_cache() {
+            self.kernels = kernels;
+        }
+        self.known.insert(shape, Known { graph, session });
+        Ok(())
+    }
+
+    fn session(&mut self, profile: u32) -> Result<Session, SessionError> {
+        Session::new(&self.engine, profile, &self.kernels, &mut self.stream)
+    }
+
+    /// Sizes and addresses of every tensor.
+    fn lay_out(&self, session: &mut Session, shape: Shape) -> Result<(), SessionError> {
+        let (ports, geometry) = (&self.ports, &self.geometry);
+        session.set_shapes(shapes(ports, geometry, shape))?;
+        session.set_scratch(&self.memory.activations)?;
+        let layout = Inputs::new(shape.tokens, shape.rows);
+        let Memory {
+            cache,
+            fresh,
+            inputs,
+            logits,
+            context,
+            ..
+        } = &self.memory;
+        session.bind(&ports.tokens, inputs, layout.tokens)?;
+        session.bind(&ports.positions, inputs, layout.positions)?;
+        session.bind(&ports.lengths, inputs, layout.lengths)?;
+        session.bind(&ports.rows, inputs, layout.gather)?;
+        session.bind(&ports.context, context, 0)?;
+        session.bind(&ports.logits, logits, 0)?;
+        let fresh_tensor =
+            geometry.fresh_bytes(shape.tokens, shape.rows) / u64::from(geometry.cache_tensors());
+        for (tensor, port) in (0..).zip(&ports.cache) {
+            let slot = u64::from(shape.first) * geometry.slot_bytes();
+            let at = tensor * geometry.tensor_bytes() + slot;
+            session.bind(&port.past, cache, at)?;
+            match geometry.form {
+                Form::Native => session.bind(&port.given, cache, at)?,
+                Form::Split => session.bind(&port.given, fresh, tensor * fresh_tensor)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sizes of every input of a step.
+fn shapes<'a>(
+    ports: &'a Ports,
+    geometry: &Geometry,
+    shape: Shape,
+) -> impl Iterator<Item = (&'a str, Vec<i64>)> {
+    let rows = i64::from(shape.rows);
+    let cells = vec![rows, i64::from(shape.tokens)];
+    let (heads, capacity) = (geometry.kv_heads.into(), geometry.capacity.into());
+    let past = vec![rows, heads, capacity, geometry.head_length.into()];
+    let inputs = [
+        (ports.tokens.as_str(), cells.clone()),
+        (ports.positions.as_str(), cells),
+        (ports.lengths.as_str(), vec![rows]),
+        (ports.context.as_str(), vec![shape.bucket.into()]),
+        (ports.rows.as_str(), vec![rows]),
+    ];
+    let cache = ports.cache.iter();
+    let cache = cache.map(move |port| (port.past.as_str(), past.clone()));
+    inputs.into_iter().chain(cache)
+}
+
+/// Bytes of scratch space for the largest step of each kind that will be run: less than what a
+/// profile could need, which may take a chunk of every slot at once. And the kernels that were
+/// compiled to find out.
+pub(super) fn scratch(
+    engine: &Engine,
+    (ports, geometry): (&Ports, &Geometry),
+    kernels: &mut Vec<u8>,
+    stream: &mut Stream,
+) -> Result<u64, SessionError> {
+    let mut largest = 0;
+    for shape in largest_shapes(geometry) {
+        let mut session = Session::new(engine, shape.profile, kernels, stream)?;
+        largest = largest.max(session.set_shapes(shapes(ports, geometry, shape))?);
+        if let Some(more) = session.runtime_cache() {
+            *kernels = more;
+        }
+    }
+    Ok(largest)
+}
+
+/// What a step needs beside its session and the stream.
+struct Work<'a> {
+    memory: &'a mut Memory,
+    filing: Option<&'a Filing>,
+    geometry: &'a Geometry,
+}
+
+impl Work<'_> {
+    /// One step: integers in, the network, new keys and values filed, logits out.
+    fn start(
+        &mut self,
+        session: &mut Session,
+        shape: Shape,
+        stream: &mut Stream,
+    ) -> Result<(), SessionError> {
+        let layout = Inputs::new(shape.tokens, shape.rows);
+        let geometry = self.geometry;
+        let memory = &mut *self.memory;
+        stream.upload(&memory.given, &memory.inputs, 0, layout.bytes)?;
+        session.enqueue(stream)?;
+        if let Some(filing) = self.filing {
+            let filed = FilingShape {
+                tensors: geometry.cache_tensors(),
+                slots: geometry.slots,
+                heads: geometry.kv_heads,
+                capacity: geometry.capacity,
+                units: geometry.head_length / 8,
+                first: shape.first,
+                rows: shape.rows,
+                tokens: shape.tokens,
+            };
+            let writes = (&memory.inputs, layout.lengths, layout.counts);
+            filing.launch(stream, filed, &memory.cache, &memory.fresh, writes)?;
+        }
+        let bytes = 4 * u64::from(shape.rows) * u64::from(geometry.vocabulary);
+        stream.download(&memory.logits, 0, &mut memory.taken, bytes)?;
+        Ok(())
+    }
+}
+
+/// Bytes of the integers of the largest pass.
+fn largest_inputs(geometry: &Geometry) -> u64 {
+    let rows = if geometry.chunks_alone() { 1 } else { geometry.slots };
+    let chunk = Inputs::new(geometry.longest_chunk(), rows).bytes;
+    chunk.max(Inputs::new(1, geometry.slots).bytes)
+}
