@@ -6,7 +6,9 @@ use std::time::Duration;
 pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let pairs = a.iter().zip(b);
-    let difference: f64 = pairs.map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let difference: f64 = pairs
+        .map(|(a, b)| square(f64::from(*a) - f64::from(*b)))
+        .sum();
     let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
     (difference / norm.max(f64::MIN_POSITIVE)).sqrt()
 }
@@ -30,14 +32,22 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 
 /// Resident memory of this process in bytes.
 pub fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
 }
 
-/// Processor time of this process, all threads.
+/// Processor time of this process, all its threads that still run.
 pub fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let nanoseconds = tasks.flatten().map(|task| {
+        let spent = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let spent = spent
+            .split(' ')
+            .next()
+            .and_then(|spent| spent.parse::<u64>().ok());
+        spent.unwrap_or(0)
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }

@@ -35,8 +35,12 @@ impl Report {
     /// Rows that should be equal, up to the rounding of other kernels where `bound` is not 0.
     fn compare(&mut self, what: String, rows: &[Vec<f32>], expected: &[Vec<f32>], bound: f64) {
         let pairs = || rows.iter().zip(expected);
-        let error = pairs().map(|(a, b)| books::relative_error(a, b)).fold(0.0, f64::max);
-        let same = pairs().filter(|(a, b)| books::best(a) == books::best(b)).count();
+        let error = pairs()
+            .map(|(a, b)| books::relative_error(a, b))
+            .fold(0.0, f64::max);
+        let same = pairs()
+            .filter(|(a, b)| books::best(a) == books::best(b))
+            .count();
         let identical = pairs().filter(|(a, b)| a == b).count();
         let counted = rows.len() == expected.len() && !rows.is_empty();
         // Written so that a NaN is not met.
@@ -53,7 +57,9 @@ impl Report {
 
 fn random(seed: u64, count: usize, vocabulary: u32) -> Vec<TokenId> {
     let mut source = SmallRng::seed_from_u64(seed);
-    (0..count).map(|_| source.random_range(10..vocabulary.min(40_000))).collect()
+    (0..count)
+        .map(|_| source.random_range(10..vocabulary.min(40_000)))
+        .collect()
 }
 
 /// A prompt and given tokens after it, alone in a slot: the rows.
@@ -168,13 +174,24 @@ fn truncated(backend: &mut dyn Backend, report: &mut Report) -> Result<(), Failu
     let after = random(7, STEPS, capabilities.vocabulary);
     let expected = alone(backend, 0, &prompt, &after, chunk)?;
     // Something longer lies there, then all but the beginning is forgotten.
-    alone(backend, 0, &prompt, &random(8, 60, capabilities.vocabulary), chunk)?;
+    alone(
+        backend,
+        0,
+        &prompt,
+        &random(8, 60, capabilities.vocabulary),
+        chunk,
+    )?;
     backend.truncate(SlotId(0), 90)?;
     let mut rows = vec![expected[0].clone()];
     for (at, token) in (90..).zip(&after) {
         rows.push(decode(backend, &[(0, at, *token)])?.remove(0));
     }
-    report.compare("after forgetting what came later".into(), &rows, &expected, 0.0);
+    report.compare(
+        "after forgetting what came later".into(),
+        &rows,
+        &expected,
+        0.0,
+    );
     Ok(())
 }
 

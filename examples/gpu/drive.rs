@@ -26,7 +26,11 @@ pub fn prefill(
             _ => chunk,
         };
         let (now, later) = rest.split_at(take);
-        let logits = if later.is_empty() { LogitsWanted::Last } else { LogitsWanted::None };
+        let logits = if later.is_empty() {
+            LogitsWanted::Last
+        } else {
+            LogitsWanted::None
+        };
         let run = run(slot, at, now, logits);
         backend.forward(&[run], &mut |_, _, row| last = row.to_vec())?;
         at += u32::try_from(take)?;
@@ -71,7 +75,9 @@ fn tokens(value: &serde_json::Value) -> Result<Vec<TokenId>, Failure> {
 pub fn logits(backend: &mut dyn Backend, from: &Path, to: &Path) -> Result<(), Failure> {
     let input = read_json(from)?;
     let prompt = usize::try_from(input["prompt"].as_u64().ok_or("`prompt` is missing")?)?;
-    let sequences = input["sequences"].as_array().ok_or("`sequences` is missing")?;
+    let sequences = input["sequences"]
+        .as_array()
+        .ok_or("`sequences` is missing")?;
     let mut out = std::io::BufWriter::new(std::fs::File::create(to)?);
     let chunk = longest_chunk(backend);
     let mut rows = 0;

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use enginewright::backend::Backend;
-use enginewright::backend::tensorrt::{TensorRt, TensorRtConfig, TensorRtLoader};
+use enginewright::backend::tensorrt::bundle::EngineFolder;
+use enginewright::backend::tensorrt::{TensorRt, TensorRtLoader};
 use enginewright::tensorrt::{Search, Wait};
 
 /// Whatever went wrong.
@@ -105,7 +106,9 @@ enum Command {
 }
 
 fn main() -> Result<(), Failure> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     match Cli::parse().command {
         Command::Logits {
             which,
@@ -139,7 +142,7 @@ impl Which {
             shim: self.shim.clone(),
             tensorrt: self.tensorrt.clone(),
         };
-        let mut config = TensorRtConfig::of_bundle(&self.engine, search)?;
+        let mut config = EngineFolder::open(&self.engine)?.config(search)?;
         if self.spin {
             config.wait = Wait::Spin;
         }
@@ -162,8 +165,8 @@ impl Which {
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Value, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
 

@@ -23,11 +23,7 @@ struct Request {
 }
 
 /// Runs up to `requests` requests, at most `seconds` long.
-fn run_requests(
-    backend: &mut TensorRt,
-    requests: u32,
-    seconds: u64,
-) -> Result<Soaked, Failure> {
+fn run_requests(backend: &mut TensorRt, requests: u32, seconds: u64) -> Result<Soaked, Failure> {
     let capabilities = backend.capabilities();
     let chunk = u32::try_from(longest_chunk(backend))?;
     let mut source = SmallRng::seed_from_u64(11);
@@ -42,14 +38,24 @@ fn run_requests(
                 begin(backend, slot, request, &mut source)?;
                 soaked.requests += 1;
             }
-            let take = if request.prompt > 0 { request.prompt.min(room) } else { 1.min(room) };
+            let take = if request.prompt > 0 {
+                request.prompt.min(room)
+            } else {
+                1.min(room)
+            };
             if take == 0 {
                 continue;
             }
             let vocabulary = capabilities.vocabulary.min(40_000);
-            let tokens: Vec<u32> = (0..take).map(|_| source.random_range(10..vocabulary)).collect();
+            let tokens: Vec<u32> = (0..take)
+                .map(|_| source.random_range(10..vocabulary))
+                .collect();
             let last = take == request.prompt || request.prompt == 0;
-            let logits = if last { LogitsWanted::Last } else { LogitsWanted::None };
+            let logits = if last {
+                LogitsWanted::Last
+            } else {
+                LogitsWanted::None
+            };
             runs.push(one_run(slot, request.length, &tokens, logits));
             room -= take;
             request.length += take;
@@ -60,7 +66,9 @@ fn run_requests(
             }
         }
         let mut broken = false;
-        backend.forward(&runs, &mut |_, _, row| broken |= row.iter().any(|x| !x.is_finite()))?;
+        backend.forward(&runs, &mut |_, _, row| {
+            broken |= row.iter().any(|x| !x.is_finite())
+        })?;
         if broken {
             return Err("a logit is not a number".into());
         }
@@ -122,6 +130,9 @@ pub fn run(backend: &mut TensorRt, requests: u32, seconds: u64) -> Result<(), Fa
         "deviceGrowthKib": growth(device_now, device), "hostGrowthKib": growth(host_now, host),
         "afterRequests": SETTLED, "met": met,
     }));
-    if met { Ok(()) } else { Err("memory grew".into()) }
+    if met {
+        Ok(())
+    } else {
+        Err("memory grew".into())
+    }
 }
-

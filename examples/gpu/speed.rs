@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use enginewright::backend::tensorrt::plan::Shape;
 use enginewright::backend::tensorrt::TensorRt;
+use enginewright::backend::tensorrt::plan::Shape;
 use enginewright::backend::{Backend, SlotId};
 use enginewright::text::sampling::{Sampler, SamplingParams};
 use rand::rngs::SmallRng;
@@ -31,7 +31,9 @@ pub fn all(backend: &mut TensorRt) -> Result<(), Failure> {
 
 fn random(count: usize, vocabulary: u32) -> Vec<u32> {
     let mut source = SmallRng::seed_from_u64(count as u64);
-    (0..count).map(|_| source.random_range(10..vocabulary.min(40_000))).collect()
+    (0..count)
+        .map(|_| source.random_range(10..vocabulary.min(40_000)))
+        .collect()
 }
 
 /// Fits a length into the context, with room for the answer.

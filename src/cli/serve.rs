@@ -15,10 +15,11 @@ use super::process::descriptors;
 use super::{Exit, fail};
 #[cfg(feature = "cpu")]
 use crate::backend::llama::{LlamaConfig, LlamaLoader};
-use crate::backend::tensorrt::{self, TensorRtConfig, TensorRtLoader};
+use crate::backend::tensorrt::bundle::EngineFolder;
+use crate::backend::tensorrt::{self, TensorRtLoader};
 use crate::backend::{LoadError, Loader};
 use crate::server::auth::ApiKeys;
-use crate::server::load::{LoadOptions, load, load_bundle};
+use crate::server::load::{LoadOptions, load, load_engine};
 use crate::server::metrics::Metrics;
 use crate::server::worker::{EngineConfig, PrefillPolicy};
 use crate::server::{ServerConfig, ServerState, Service, bring_up, serve};
@@ -233,12 +234,16 @@ impl Args {
             shim: self.shim.clone(),
             tensorrt: self.tensorrt.clone(),
         };
-        let config = TensorRtConfig::of_bundle(&options.file, search)?;
-        load_bundle(&options, Box::new(TensorRtLoader::new(config)), observer)
+        let folder = EngineFolder::open(&options.file)?;
+        let loader = TensorRtLoader::new(folder.config(search)?);
+        load_engine(&options, &folder, Box::new(loader), observer)
     }
 
     #[cfg(feature = "cpu")]
-    #[expect(clippy::unnecessary_wraps, reason = "fails where there is no CPU back end")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "fails where there is no CPU back end"
+    )]
     fn cpu(&self) -> Result<Box<dyn Loader>, LoadError> {
         let mut llama = LlamaConfig::new(self.file());
         llama.slots = self.slots;

@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 use super::model::{ModelCard, ServedModel};
 use super::state::Service;
 use super::worker::{EngineConfig, EngineObserver, spawn};
+use crate::backend::tensorrt::bundle::{self, EngineFolder};
 use crate::backend::{LoadError, Loader};
 use crate::model::gguf::{GgufFile, GgufValue, TensorInfo};
-use crate::text::TextModel;
+use crate::text::{TextFiles, TextModel};
 
 /// What to load, and under which names.
 #[derive(Clone, Debug)]
@@ -58,6 +59,35 @@ pub fn load(
     start(options, described, loader, observer)
 }
 
+/// Reads the text files in the folder of an engine and starts it with `loader`.
+///
+/// # Errors
+/// [`LoadError`], which names the file.
+pub fn load_engine(
+    options: &LoadOptions,
+    folder: &EngineFolder,
+    loader: Box<dyn Loader>,
+    observer: Arc<dyn EngineObserver>,
+) -> Result<Service, LoadError> {
+    let files = TextFiles {
+        tokenizer: folder.text(bundle::TOKENIZER)?,
+        template: folder.text(bundle::TEMPLATE)?,
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        LoadError::Model(format!("{}: {error}", options.file.display()))
+    };
+    let described = Described {
+        text: files.model().map_err(|error| failed(&error))?,
+        card: ModelCard {
+            file_bytes: folder.plan_bytes()?,
+            template: files.template,
+            ..ModelCard::default()
+        },
+        name: stem(&options.file),
+    };
+    start(options, described, loader, observer)
+}
+
 /// Starts the engine of a model that is described already.
 ///
 /// # Errors
@@ -71,7 +101,11 @@ pub fn start(
     let Described { text, card, name } = described;
     let text = Arc::new(text);
     let served = options.served_name.clone().unwrap_or_else(|| name.clone());
-    let aliases = if served == name { Vec::new() } else { vec![name] };
+    let aliases = if served == name {
+        Vec::new()
+    } else {
+        vec![name]
+    };
     let engine = spawn(loader, Arc::clone(&text), options.engine, observer)?;
     Ok(Service {
         model: ServedModel::new(served, aliases, text, card),

@@ -23,10 +23,14 @@ mod search;
 mod version;
 
 pub use error::TensorRtError;
+pub use ffi::cuda::{
+    CudaError, DeviceBox, DeviceFacts, DeviceMemory, Event, Filing, FilingShape, Gpu, Graph,
+    PinnedMemory, Stream, Wait,
+};
 pub use ffi::{
     Builder, BuilderOptions, Constant, Context, ContextOptions, Elementwise, Engine, EngineTensor,
-    Library, MappedFile, Progress, Reduction, Selector, Specialise, Tensor, TrustedPlan, Type,
-    Unary,
+    Library, MappedFile, Progress, Reduction, Selector, Session, SessionError, Specialise, Tensor,
+    TrustedPlan, Type, Unary,
 };
 pub use search::{Search, load};
 pub use version::{Capabilities, Flavour, Version};

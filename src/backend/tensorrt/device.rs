@@ -81,7 +81,11 @@ impl Device {
         stream.clear(&memory.cache, 0, need.cache)?;
         let mut positions = gpu.pin(capacity, "positions of the context")?;
         let count = geometry.capacity as usize;
-        for (cell, position) in stream.write::<i32>(&mut positions, 0, count)?.iter_mut().zip(0..) {
+        for (cell, position) in stream
+            .write::<i32>(&mut positions, 0, count)?
+            .iter_mut()
+            .zip(0..)
+        {
             *cell = position;
         }
         stream.upload(&positions, &memory.context, 0, capacity)?;
@@ -132,7 +136,8 @@ impl Device {
     pub(super) fn logits(&self, row: u32) -> Result<&[f32], CudaError> {
         let vocabulary = self.geometry.vocabulary;
         let at = 4 * u64::from(row) * u64::from(vocabulary);
-        self.stream.read(&self.memory.taken, at, vocabulary as usize)
+        self.stream
+            .read(&self.memory.taken, at, vocabulary as usize)
     }
 
     /// Waits for everything that was started.
@@ -176,13 +181,19 @@ impl Device {
     /// Shapes that were recorded, with the nodes of their graphs; 0: could not be recorded.
     pub(super) fn recorded(&self) -> impl Iterator<Item = (Shape, usize)> {
         let nodes = |known: &Known| known.graph.as_ref().map_or(0, Graph::nodes);
-        self.known.iter().map(move |(shape, known)| (*shape, nodes(known)))
+        self.known
+            .iter()
+            .map(move |(shape, known)| (*shape, nodes(known)))
     }
 
     /// Milliseconds of the device for each of `count` runs of the recorded graph of `shape` with the
     /// inputs given last, one right after the other.
     pub(super) fn replay(&mut self, shape: Shape, count: usize) -> Result<Vec<f32>, CudaError> {
-        let Some(graph) = self.known.get(&shape).and_then(|known| known.graph.as_ref()) else {
+        let Some(graph) = self
+            .known
+            .get(&shape)
+            .and_then(|known| known.graph.as_ref())
+        else {
             return Ok(Vec::new());
         };
         let events: Result<Vec<_>, _> = (0..=count).map(|_| Event::new(&self.gpu)).collect();
@@ -194,7 +205,9 @@ impl Device {
             self.stream.record(event)?;
         }
         let pairs = events.windows(2);
-        pairs.map(|pair| pair[1].milliseconds_since(&pair[0])).collect()
+        pairs
+            .map(|pair| pair[1].milliseconds_since(&pair[0]))
+            .collect()
     }
 
     /// Lays the integers of a pass where the device takes them from.
@@ -207,7 +220,9 @@ impl Device {
             (layout.counts, &pass.counts),
             (layout.gather, &pass.gather),
         ] {
-            let cells = self.stream.write::<i32>(&mut self.memory.given, at, values.len())?;
+            let cells = self
+                .stream
+                .write::<i32>(&mut self.memory.given, at, values.len())?;
             cells.copy_from_slice(values);
         }
         Ok(())
@@ -382,7 +397,11 @@ impl Work<'_> {
 
 /// Bytes of the integers of the largest pass.
 fn largest_inputs(geometry: &Geometry) -> u64 {
-    let rows = if geometry.chunks_alone() { 1 } else { geometry.slots };
+    let rows = if geometry.chunks_alone() {
+        1
+    } else {
+        geometry.slots
+    };
     let chunk = Inputs::new(geometry.longest_chunk(), rows).bytes;
     chunk.max(Inputs::new(1, geometry.slots).bytes)
 }

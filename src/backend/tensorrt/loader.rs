@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use super::backend::TensorRt;
 use super::device::{Device, scratch};
-use super::plan::memory::Need;
 use super::plan::Geometry;
+use super::plan::memory::Need;
 use super::ports::{self, Tensor};
 use crate::backend::{Backend, LoadError, Loader, memory};
+use crate::hardware::{Platform, Sm};
 use crate::store::atomic;
 use crate::tensorrt::{
-    self, CudaError, DeviceFacts, Engine, Gpu, Library, MappedFile, Search, Selector, TensorRtError,
-    TrustedPlan, Wait,
+    self, CudaError, DeviceFacts, Engine, Gpu, Library, MappedFile, Search, Selector,
+    TensorRtError, TrustedPlan, Wait,
 };
 
 /// What an engine was built for: native code for exactly that.
@@ -21,9 +22,9 @@ pub struct BuiltFor {
     /// TensorRT to the build number, as [`Library::version_in_key`] writes it.
     pub tensorrt: String,
     /// Compute capability.
-    pub sm: (u32, u32),
-    /// Operating system and architecture, such as `linux-x86_64`.
-    pub platform: String,
+    pub sm: Sm,
+    /// Operating system and architecture.
+    pub platform: Platform,
 }
 
 /// What is loaded, and how.
@@ -75,7 +76,11 @@ impl TensorRtLoader {
         let engine = Engine::load(&library, trusted).map_err(model)?;
         drop(plan);
         let (ports, geometry) = describe(&engine)?;
-        let mut kernels = config.kernels.as_deref().map(read_kernels).unwrap_or_default();
+        let mut kernels = config
+            .kernels
+            .as_deref()
+            .map(read_kernels)
+            .unwrap_or_default();
         let activations = scratch(&engine, (&ports, &geometry), &mut kernels, &mut stream);
         let need = Need::new(&geometry, activations.map_err(model)?);
         fits(0, Some((&geometry, need)), available(&gpu)?)?;
@@ -116,7 +121,7 @@ impl BuiltFor {
     fn check(&self, library: &Library, facts: &DeviceFacts) -> Result<(), LoadError> {
         let here = Self {
             tensorrt: library.version_in_key(),
-            sm: facts.compute,
+            sm: facts.sm,
             platform: platform(),
         };
         self.compare(&here)
@@ -127,11 +132,18 @@ impl BuiltFor {
     /// # Errors
     /// [`LoadError::Model`] with the differences.
     pub fn compare(&self, here: &Self) -> Result<(), LoadError> {
-        let sm = |(major, minor): (u32, u32)| format!("{major}.{minor}");
+        let platform = |platform| match platform {
+            Platform::L4t => "Jetson Linux".to_owned(),
+            Platform::X86 => "Linux on x86-64".to_owned(),
+        };
         let differences: Vec<String> = [
             ("TensorRT", self.tensorrt.clone(), here.tensorrt.clone()),
-            ("compute capability", sm(self.sm), sm(here.sm)),
-            ("platform", self.platform.clone(), here.platform.clone()),
+            (
+                "compute capability",
+                self.sm.to_string(),
+                here.sm.to_string(),
+            ),
+            ("platform", platform(self.platform), platform(here.platform)),
         ]
         .into_iter()
         .filter(|(_, built, found)| built != found)
@@ -147,11 +159,12 @@ impl BuiltFor {
     }
 }
 
-/// Operating system and architecture of this program, as engine keys have them.
-pub fn platform() -> String {
-    match std::env::consts::ARCH {
-        "aarch64" => "l4t-aarch64".to_owned(),
-        arch => format!("linux-{arch}"),
+/// What this program was compiled for.
+pub const fn platform() -> Platform {
+    if cfg!(target_arch = "aarch64") {
+        Platform::L4t
+    } else {
+        Platform::X86
     }
 }
 
@@ -192,11 +205,7 @@ fn available(gpu: &Gpu) -> Result<u64, LoadError> {
 }
 
 /// Refuses with the arithmetic what does not fit.
-fn fits(
-    weights: u64,
-    rest: Option<(&Geometry, Need)>,
-    available: u64,
-) -> Result<(), LoadError> {
+fn fits(weights: u64, rest: Option<(&Geometry, Need)>, available: u64) -> Result<(), LoadError> {
     let need = match rest {
         Some((geometry, need)) => memory::Need {
             weights,
@@ -253,8 +262,8 @@ mod tests {
     fn orin() -> BuiltFor {
         BuiltFor {
             tensorrt: "10.3.0.30".into(),
-            sm: (8, 7),
-            platform: "l4t-aarch64".into(),
+            sm: Sm::new(8, 7),
+            platform: Platform::L4t,
         }
     }
 
@@ -263,14 +272,14 @@ mod tests {
         assert!(orin().compare(&orin()).is_ok());
         let here = BuiltFor {
             tensorrt: "rtx-1.6.1.120".into(),
-            sm: (9, 0),
-            platform: "linux-x86_64".into(),
+            sm: Sm::new(9, 0),
+            platform: Platform::X86,
         };
         let error = orin().compare(&here).unwrap_err().to_string();
         for part in [
             "10.3.0.30, here is rtx-1.6.1.120",
             "8.7, here is 9.0",
-            "l4t-aarch64, here is linux-x86_64",
+            "Jetson Linux, here is Linux on x86-64",
             "build it again on this machine",
         ] {
             assert!(error.contains(part), "{part} in {error}");

@@ -19,6 +19,7 @@
 //! process ends with exit code 3, the gateway answers from elsewhere, and the planner starts it again.
 
 mod backend;
+pub mod bundle;
 mod device;
 pub mod loader;
 pub mod plan;

@@ -53,7 +53,9 @@ pub enum PortsError {
     #[error("the engine has no tensor `{0}`: it was built by another program")]
     Missing(String),
     /// It has one that means nothing here.
-    #[error("the engine has a tensor `{0}`, which means nothing here: it was built by another program")]
+    #[error(
+        "the engine has a tensor `{0}`, which means nothing here: it was built by another program"
+    )]
     Unknown(String),
     /// A tensor has other sizes than its place asks for.
     #[error("the engine's tensor `{name}` is {dims:?}, which does not fit the others")]
@@ -143,7 +145,9 @@ impl Ports {
         let cache = self.cache.iter().flat_map(|port| [&port.past, &port.given]);
         let known: std::collections::BTreeSet<&String> = single.into_iter().chain(cache).collect();
         let unknown = tensors.iter().find(|tensor| !known.contains(&tensor.name));
-        unknown.map_or(Ok(()), |tensor| Err(PortsError::Unknown(tensor.name.clone())))
+        unknown.map_or(Ok(()), |tensor| {
+            Err(PortsError::Unknown(tensor.name.clone()))
+        })
     }
 }
 
@@ -162,7 +166,10 @@ fn profiles(
         let bucket = range(context, index, 0)?;
         let logits = range(rows, index, 0)?;
         let all = *bucket.start() <= buckets(capacity)[0] && *bucket.end() >= capacity;
-        let (least, most) = (batch.start().max(logits.start()), batch.end().min(logits.end()));
+        let (least, most) = (
+            batch.start().max(logits.start()),
+            batch.end().min(logits.end()),
+        );
         if all && least <= most {
             profiles.push(Profile {
                 index: u32::try_from(index).unwrap_or(u32::MAX),
@@ -185,7 +192,10 @@ fn range(tensor: &Tensor, profile: usize, axis: usize) -> Result<RangeInclusive<
 }
 
 fn fixed(tensor: &Tensor, axis: usize) -> Result<u32, PortsError> {
-    let size = tensor.dims.get(axis).and_then(|size| u32::try_from(*size).ok());
+    let size = tensor
+        .dims
+        .get(axis)
+        .and_then(|size| u32::try_from(*size).ok());
     size.ok_or_else(|| sizes(tensor))
 }
 
@@ -247,14 +257,22 @@ mod tests {
             let form = if native { Form::Native } else { Form::Split };
             assert_eq!(geometry.form, form);
             assert_eq!(i64::from(geometry.slots), slots);
-            assert_eq!((geometry.layers, geometry.kv_heads, geometry.head_length), (2, 3, 64));
+            assert_eq!(
+                (geometry.layers, geometry.kv_heads, geometry.head_length),
+                (2, 3, 64)
+            );
             assert_eq!((geometry.capacity, geometry.vocabulary), (2_048, 49_152));
             assert_eq!(geometry.longest_chunk(), 512);
             assert!(geometry.chunks_alone());
             assert_eq!(geometry.profile(1, 1).unwrap().index, 0);
             assert_eq!(geometry.profile(2, 1).unwrap().index, 1);
             let names: Vec<_> = ports.cache.iter().map(|port| port.past.as_str()).collect();
-            let expected = ["past_keys.0", "past_values.0", "past_keys.1", "past_values.1"];
+            let expected = [
+                "past_keys.0",
+                "past_values.0",
+                "past_keys.1",
+                "past_values.1",
+            ];
             assert_eq!(names, expected);
         }
     }

@@ -9,11 +9,13 @@
 mod builder;
 mod callback;
 mod context;
+pub mod cuda;
 mod engine;
 mod library;
 mod mapped;
 mod operations;
 mod raw;
+mod session;
 mod types;
 
 pub use builder::{Builder, BuilderOptions, Constant, Tensor};
@@ -22,4 +24,5 @@ pub use context::{Context, ContextOptions, Specialise};
 pub use engine::{Engine, EngineTensor, TrustedPlan};
 pub use library::Library;
 pub use mapped::MappedFile;
+pub use session::{Session, SessionError};
 pub use types::{Elementwise, Reduction, Selector, Type, Unary};

@@ -311,7 +311,11 @@ pub fn idle(geometry: &Geometry, shape: Shape) -> Pass {
 
 /// The shapes that need most memory: single tokens of all slots, and the longest chunk.
 pub fn largest_shapes(geometry: &Geometry) -> Vec<Shape> {
-    let chunk_rows = if geometry.chunks_alone() { 1 } else { geometry.slots };
+    let chunk_rows = if geometry.chunks_alone() {
+        1
+    } else {
+        geometry.slots
+    };
     let sizes = [(1, geometry.slots), (geometry.longest_chunk(), chunk_rows)];
     let shapes = sizes.into_iter().filter_map(|(tokens, rows)| {
         Some(Shape {

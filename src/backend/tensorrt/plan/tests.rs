@@ -317,7 +317,10 @@ fn shapes_of_another_program_are_refused() {
     };
     assert!(broken(|g| g.slots = 0).contains("slots = 0"));
     assert!(broken(|g| g.head_length = 20).contains("head length = 20"));
-    assert!(broken(|g| (g.layers, g.head_length) = (1 << 30, 1 << 30)).contains("bytes of the KV cache"));
+    assert!(
+        broken(|g| (g.layers, g.head_length) = (1 << 30, 1 << 30))
+            .contains("bytes of the KV cache")
+    );
     assert!(broken(|g| g.buckets = vec![512, 256, 1_024]).contains("do not ascend"));
     assert!(broken(|g| g.buckets = vec![512]).contains("do not ascend"));
     assert!(broken(|g| g.profiles.truncate(1)).contains("no profile for 2 tokens"));
