@@ -101,7 +101,7 @@ impl TensorRtLoader {
             kv_cache_mib = need.cache >> 20,
             activations_mib = need.activations >> 20,
             opened_s = opened.as_secs_f64(),
-            warm_s = (begun.elapsed() - opened).as_secs_f64(),
+            warm_s = begun.elapsed().saturating_sub(opened).as_secs_f64(),
             "engine loaded"
         );
         Ok(backend)

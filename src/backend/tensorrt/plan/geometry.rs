@@ -127,7 +127,7 @@ impl Geometry {
         let rows = self.slots;
         for (tokens, found) in [
             (1, self.profile(1, rows)),
-            (2, self.profile(2, 1).or(self.profile(2, rows))),
+            (2, self.profile(2, 1).or_else(|| self.profile(2, rows))),
         ] {
             if found.is_none() {
                 return Err(GeometryError::Profile { tokens, rows });

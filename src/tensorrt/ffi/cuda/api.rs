@@ -144,8 +144,8 @@ impl Api {
         if status == 0 {
             return Ok(());
         }
-        let name = self.words(self.error_name, status);
-        let text = self.words(self.error_text, status);
+        let name = Self::words(self.error_name, status);
+        let text = Self::words(self.error_text, status);
         Err(CudaError::Call {
             call,
             code: status,
@@ -155,7 +155,6 @@ impl Api {
     }
 
     fn words(
-        &self,
         of: unsafe extern "C" fn(Status, *mut *const c_char) -> Status,
         status: Status,
     ) -> String {

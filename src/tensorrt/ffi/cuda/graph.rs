@@ -12,7 +12,7 @@ const THREAD_LOCAL: u32 = 1;
 /// A recorded piece of work. It holds the memory that was named while it was recorded.
 pub struct Graph {
     context: Rc<Context>,
-    graph: Handle,
+    recording: Handle,
     executable: Handle,
     nodes: usize,
     _kept: Kept,
@@ -69,7 +69,7 @@ impl Recorded {
         let graph = std::mem::replace(&mut self.graph, std::ptr::null_mut());
         Ok(Graph {
             context: Rc::clone(&self.context),
-            graph,
+            recording: graph,
             executable,
             nodes,
             _kept: kept,
@@ -108,7 +108,7 @@ impl Drop for Graph {
         unsafe {
             let _ = (self.context.api.synchronize_context)();
             let _ = (self.context.api.graph_exec_destroy)(self.executable);
-            let _ = (self.context.api.graph_destroy)(self.graph);
+            let _ = (self.context.api.graph_destroy)(self.recording);
         }
     }
 }
