@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Layers that only decide, with the single file that is allowed to observe.
-const PURE: [(&str, Option<&str>); 12] = [
+const PURE: [(&str, Option<&str>); 13] = [
     ("agent/decide", None),
     ("api", None),
     ("hardware", Some("probe.rs")),
@@ -12,6 +12,7 @@ const PURE: [(&str, Option<&str>); 12] = [
     ("network", None),
     ("planner", None),
     ("scheduler", None),
+    ("backend/tensorrt/plan", None),
     ("text", None),
     ("wire", None),
     ("controller/desired", None),
@@ -46,7 +47,7 @@ const FORBIDDEN: [(&str, &str); 22] = [
 ];
 
 /// Layers from the inside out: a layer imports only what stands in its row.
-const ORDER: [(&str, &[&str]); 10] = [
+const ORDER: [(&str, &[&str]); 11] = [
     ("agent/decide", &["agent", "api", "hardware"]),
     ("api", &["api"]),
     ("hardware", &["api", "hardware", "model"]),
@@ -55,6 +56,7 @@ const ORDER: [(&str, &[&str]); 10] = [
     ("weights", &["weights", "network", "model"]),
     ("planner", &["api", "hardware", "engine", "planner"]),
     ("scheduler", &["scheduler", "backend"]),
+    ("backend/tensorrt/plan", &["backend"]),
     ("text", &["text", "model", "backend"]),
     ("wire", &["wire", "api"]),
 ];
