@@ -213,6 +213,8 @@ impl Device {
     /// Lays the integers of a pass where the device takes them from.
     fn give(&mut self, pass: &Pass) -> Result<(), CudaError> {
         let layout = Inputs::new(pass.shape.tokens, pass.shape.rows);
+        let count = usize::try_from(layout.bytes / 4).unwrap_or(usize::MAX);
+        let given = self.stream.write::<i32>(&mut self.memory.given, 0, count)?;
         for (at, values) in [
             (layout.tokens, &pass.tokens),
             (layout.positions, &pass.positions),
@@ -220,10 +222,12 @@ impl Device {
             (layout.counts, &pass.counts),
             (layout.gather, &pass.gather),
         ] {
-            let cells = self
-                .stream
-                .write::<i32>(&mut self.memory.given, at, values.len())?;
-            cells.copy_from_slice(values);
+            let cells = given
+                .iter_mut()
+                .skip(usize::try_from(at / 4).unwrap_or(usize::MAX));
+            for (cell, value) in cells.zip(values) {
+                *cell = *value;
+            }
         }
         Ok(())
     }

@@ -285,7 +285,8 @@ pub fn first_shapes(geometry: &Geometry) -> Vec<Shape> {
         };
         let padded = tokens.min(*profile.tokens.end());
         let least = match geometry.form {
-            Form::Native => tokens / 2,
+            // A shorter chunk is padded to less.
+            Form::Native => tokens / 2 + 1,
             Form::Split => 0,
         };
         let buckets = geometry.buckets.iter().copied();
