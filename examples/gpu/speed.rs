@@ -100,6 +100,8 @@ fn answers(backend: &mut TensorRt, prompt: usize, slots: u32) -> Result<(), Fail
         None => Vec::new(),
     };
     let replay = books::median(replay.into_iter().map(f64::from).collect());
+    let inside = backend.inside()?;
+    let used = (inside.total - inside.free) >> 20;
     let (step, sampling) = (books::median(steps), books::median(sampling));
     let steps = f64::from(u32::try_from(STEPS)?);
     say(&serde_json::json!({
@@ -107,7 +109,7 @@ fn answers(backend: &mut TensorRt, prompt: usize, slots: u32) -> Result<(), Fail
         "ratio": step / replay, "samplingMs": sampling,
         "tokensPerSecond": f64::from(slots) * steps / wall,
         "processorMsPerToken": processor * 1e3 / steps / f64::from(slots),
-        "gpuUsedMib": { let inside = backend.inside()?; (inside.total - inside.free) >> 20 },
+        "gpuUsedMib": used,
     }));
     Ok(())
 }

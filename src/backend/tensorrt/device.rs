@@ -31,24 +31,18 @@ struct Memory {
     activations: DeviceMemory,
 }
 
-/// A shape that was met before: its session, and its graph where one could be recorded.
-struct Known {
-    // Before the session: it was recorded from it.
-    graph: Option<Graph>,
-    session: Session,
-}
-
 /// An engine that can run.
 pub(super) struct Device {
-    // Fields are dropped in this order: graphs and sessions, then the engine, then memory.
-    known: BTreeMap<Shape, Known>,
-    /// Sessions of shapes that are not recorded, by profile.
-    prompts: BTreeMap<u32, Session>,
+    // Fields are dropped in this order: graphs, sessions, then the engine, then memory.
+    /// Shapes that were met, with their graphs; `None`: it could not be recorded.
+    known: BTreeMap<Shape, Option<Graph>>,
+    /// By profile. All graphs of a profile are recorded from its one session: a graph holds what
+    /// the session was when it was recorded, as TensorRT-LLM relies on too, and a session costs
+    /// more than a hundred MiB of host memory.
+    sessions: Sessions,
     filing: Option<Filing>,
-    engine: Engine,
+    _engine: Engine,
     memory: Memory,
-    /// Kernels compiled so far (RTX), for the next session.
-    kernels: Vec<u8>,
     pub(super) geometry: Geometry,
     ports: Ports,
     stream: Stream,
@@ -62,7 +56,7 @@ impl Device {
         engine: Engine,
         (ports, geometry): (Ports, Geometry),
         need: super::plan::memory::Need,
-        kernels: Vec<u8>,
+        sessions: Sessions,
     ) -> Result<Self, CudaError> {
         let logits = logits_bytes(&geometry);
         let integers = largest_inputs(&geometry);
@@ -96,11 +90,10 @@ impl Device {
         };
         Ok(Self {
             known: BTreeMap::new(),
-            prompts: BTreeMap::new(),
+            sessions,
             filing,
-            engine,
+            _engine: engine,
             memory,
-            kernels,
             geometry,
             ports,
             stream,
@@ -111,25 +104,11 @@ impl Device {
     /// Starts a pass. Its logits are there once [`Device::logits`] returns.
     pub(super) fn run(&mut self, pass: &Pass) -> Result<(), SessionError> {
         self.give(pass)?;
-        let shape = pass.shape;
-        if !shape.is_recorded() {
-            return self.run_prompt(shape);
+        if let Some(Some(graph)) = self.known.get(&pass.shape) {
+            return Ok(self.stream.launch(graph)?);
         }
-        if !self.known.contains_key(&shape) {
-            return self.meet(shape);
-        }
-        let Some(known) = self.known.get_mut(&shape) else {
-            return Ok(());
-        };
-        match &known.graph {
-            Some(graph) => Ok(self.stream.launch(graph)?),
-            None => Work {
-                memory: &mut self.memory,
-                filing: self.filing.as_ref(),
-                geometry: &self.geometry,
-            }
-            .start(&mut known.session, shape, &mut self.stream),
-        }
+        let record = pass.shape.is_recorded() && !self.known.contains_key(&pass.shape);
+        self.run_plainly(pass.shape, record)
     }
 
     /// The logits of row `row` of the pass started last.
@@ -169,8 +148,12 @@ impl Device {
     }
 
     /// Kernels compiled so far, to be kept for the next start; `None`: there is nothing to keep.
-    pub(super) fn kernels(&self) -> Option<&[u8]> {
-        (!self.kernels.is_empty()).then_some(&self.kernels)
+    pub(super) fn kernels(&mut self) -> Option<Vec<u8>> {
+        let kept = self
+            .sessions
+            .values_mut()
+            .filter_map(Session::runtime_cache);
+        kept.max_by_key(Vec::len)
     }
 
     /// Bytes free on the device and in all.
@@ -189,11 +172,7 @@ impl Device {
     /// Milliseconds of the device for each of `count` runs of the recorded graph of `shape` with the
     /// inputs given last, one right after the other.
     pub(super) fn replay(&mut self, shape: Shape, count: usize) -> Result<Vec<f32>, CudaError> {
-        let Some(graph) = self
-            .known
-            .get(&shape)
-            .and_then(|known| known.graph.as_ref())
-        else {
+        let Some(Some(graph)) = self.known.get(&shape) else {
             return Ok(Vec::new());
         };
         let events: Result<Vec<_>, _> = (0..=count).map(|_| Event::new(&self.gpu)).collect();
@@ -232,10 +211,14 @@ impl Device {
         Ok(())
     }
 
-    fn run_prompt(&mut self, shape: Shape) -> Result<(), SessionError> {
-        let mut session = match self.prompts.remove(&shape.profile) {
-            Some(session) => session,
-            None => self.session(shape.profile)?,
+    /// Runs a shape through its profile's session, and records it for the next time. Recording
+    /// comes second: what TensorRT does for sizes that are new to it cannot be recorded.
+    fn run_plainly(&mut self, shape: Shape, record: bool) -> Result<(), SessionError> {
+        let Some(mut session) = self.sessions.remove(&shape.profile) else {
+            return Err(SessionError::Tensor(format!(
+                "of profile {}",
+                shape.profile
+            )));
         };
         self.lay_out(&mut session, shape)?;
         let mut work = Work {
@@ -244,42 +227,23 @@ impl Device {
             geometry: &self.geometry,
         };
         work.start(&mut session, shape, &mut self.stream)?;
-        self.prompts.insert(shape.profile, session);
-        Ok(())
-    }
-
-    /// Runs a shape for the first time, plainly, and records it for the next time. Each recorded
-    /// shape has a session of its own: TensorRT does not allow changing one that graphs came from.
-    fn meet(&mut self, shape: Shape) -> Result<(), SessionError> {
-        let mut session = self.session(shape.profile)?;
-        self.lay_out(&mut session, shape)?;
-        let mut work = Work {
-            memory: &mut self.memory,
-            filing: self.filing.as_ref(),
-            geometry: &self.geometry,
-        };
-        work.start(&mut session, shape, &mut self.stream)?;
-        self.stream.synchronize()?;
-        let recorded = self
-            .stream
-            .capture(|stream| work.start(&mut session, shape, stream));
-        let graph = match recorded {
-            Ok(graph) => Some(graph),
-            Err(error @ SessionError::Cuda(_)) => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, ?shape, "this step cannot be recorded; it is run plainly");
-                None
-            }
-        };
-        if let Some(kernels) = session.runtime_cache() {
-            self.kernels = kernels;
+        if record {
+            self.stream.synchronize()?;
+            let recorded = self
+                .stream
+                .capture(|stream| work.start(&mut session, shape, stream));
+            let graph = match recorded {
+                Ok(graph) => Some(graph),
+                Err(error @ SessionError::Cuda(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, ?shape, "this step cannot be recorded; it is run plainly");
+                    None
+                }
+            };
+            self.known.insert(shape, graph);
         }
-        self.known.insert(shape, Known { graph, session });
+        self.sessions.insert(shape.profile, session);
         Ok(())
-    }
-
-    fn session(&mut self, profile: u32) -> Result<Session, SessionError> {
-        Session::new(&self.engine, profile, &self.kernels, &mut self.stream)
     }
 
     /// Sizes and addresses of every tensor.
@@ -339,24 +303,32 @@ fn shapes<'a>(
     inputs.into_iter().chain(cache)
 }
 
-/// Bytes of scratch space for the largest step of each kind that will be run: less than what a
-/// profile could need, which may take a chunk of every slot at once. And the kernels that were
-/// compiled to find out.
-pub(super) fn scratch(
+/// One for each profile in use.
+pub(super) type Sessions = BTreeMap<u32, Session>;
+
+/// Sessions for all profiles in use, and the bytes of scratch space for the largest step of each
+/// kind that will be run: less than what a profile could need, which may take a chunk of every slot
+/// at once. `kernels` are those of an earlier start.
+pub(super) fn sessions(
     engine: &Engine,
     (ports, geometry): (&Ports, &Geometry),
-    kernels: &mut Vec<u8>,
+    mut kernels: Vec<u8>,
     stream: &mut Stream,
-) -> Result<u64, SessionError> {
+) -> Result<(Sessions, u64), SessionError> {
+    let mut sessions = Sessions::new();
     let mut largest = 0;
     for shape in largest_shapes(geometry) {
-        let mut session = Session::new(engine, shape.profile, kernels, stream)?;
+        let mut session = match sessions.remove(&shape.profile) {
+            Some(session) => session,
+            None => Session::new(engine, shape.profile, &kernels, stream)?,
+        };
         largest = largest.max(session.set_shapes(shapes(ports, geometry, shape))?);
         if let Some(more) = session.runtime_cache() {
-            *kernels = more;
+            kernels = more;
         }
+        sessions.insert(shape.profile, session);
     }
-    Ok(largest)
+    Ok((sessions, largest))
 }
 
 /// What a step needs beside its session and the stream.
