@@ -60,7 +60,7 @@ impl TensorRt {
     }
 
     /// Kernels compiled for this device, to be kept for the next start.
-    pub(super) fn kernels(&self) -> Option<&[u8]> {
+    pub(super) fn kernels(&mut self) -> Option<Vec<u8>> {
         self.device.kernels()
     }
 

@@ -163,10 +163,9 @@ impl Device {
 
     /// Shapes that were recorded, with the nodes of their graphs; 0: could not be recorded.
     pub(super) fn recorded(&self) -> impl Iterator<Item = (Shape, usize)> {
-        let nodes = |known: &Known| known.graph.as_ref().map_or(0, Graph::nodes);
-        self.known
-            .iter()
-            .map(move |(shape, known)| (*shape, nodes(known)))
+        let nodes = |graph: &Option<Graph>| graph.as_ref().map_or(0, Graph::nodes);
+        let known = self.known.iter();
+        known.map(move |(shape, graph)| (*shape, nodes(graph)))
     }
 
     /// Milliseconds of the device for each of `count` runs of the recorded graph of `shape` with the

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::backend::TensorRt;
-use super::device::{Device, scratch};
+use super::device::{Device, sessions};
 use super::plan::Geometry;
 use super::plan::memory::Need;
 use super::ports::{self, Tensor};
@@ -76,22 +76,24 @@ impl TensorRtLoader {
         let engine = Engine::load(&library, trusted).map_err(model)?;
         drop(plan);
         let (ports, geometry) = describe(&engine)?;
-        let mut kernels = config
-            .kernels
-            .as_deref()
-            .map(read_kernels)
-            .unwrap_or_default();
-        let activations = scratch(&engine, (&ports, &geometry), &mut kernels, &mut stream);
-        let need = Need::new(&geometry, activations.map_err(model)?);
+        let kernels = config.kernels.as_deref().map(read_kernels);
+        let made = sessions(
+            &engine,
+            (&ports, &geometry),
+            kernels.unwrap_or_default(),
+            &mut stream,
+        );
+        let (sessions, activations) = made.map_err(model)?;
+        let need = Need::new(&geometry, activations);
         fits(0, Some((&geometry, need)), available(&gpu)?)?;
         let opened = begun.elapsed();
-        let running = Device::new((gpu, stream), engine, (ports, geometry), need, kernels);
+        let running = Device::new((gpu, stream), engine, (ports, geometry), need, sessions);
         let mut backend = TensorRt::new(running.map_err(device)?);
         backend
             .warm()
             .map_err(|error| LoadError::Model(format!("the first steps failed: {error}")))?;
         if let (Some(path), Some(kernels)) = (&config.kernels, backend.kernels()) {
-            keep_kernels(path, kernels);
+            keep_kernels(path, &kernels);
         }
         tracing::info!(
             device = facts.name,

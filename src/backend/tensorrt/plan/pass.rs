@@ -260,12 +260,13 @@ fn index(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// The shapes that are met before the server says it is ready. Single tokens of one and of all
-/// slots in every bucket: they are recorded, the others when they are met. And the chunks of
-/// prompts, each in every bucket it can end in.
+/// The shapes that are met before the server says it is ready: single tokens of windows of every
+/// size in every bucket, which are recorded (windows that begin at other slots need no new kernels,
+/// and are recorded when they are met), and the chunks of prompts, each in every bucket it can end in.
 pub fn first_shapes(geometry: &Geometry) -> Vec<Shape> {
-    let mut rows = vec![1, geometry.slots];
-    rows.dedup();
+    let sizes = (0..32).map(|power| 1_u32 << power);
+    let rows = sizes.take_while(|rows| *rows < geometry.slots);
+    let rows = rows.chain([geometry.slots]);
     let longest = geometry.longest_chunk();
     let chunks = (0..32).map(|power| LEAST_CHUNK << power);
     let chunks = chunks
@@ -276,7 +277,7 @@ pub fn first_shapes(geometry: &Geometry) -> Vec<Shape> {
     } else {
         geometry.slots
     };
-    let sizes = rows.into_iter().map(|rows| (1, rows));
+    let sizes = rows.map(|rows| (1, rows));
     let sizes = sizes.chain(chunks.map(|tokens| (tokens, chunk_rows)));
     let mut shapes = Vec::new();
     for (tokens, rows) in sizes {
