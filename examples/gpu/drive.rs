@@ -94,7 +94,6 @@ pub fn logits(backend: &mut dyn Backend, from: &Path, to: &Path) -> Result<(), F
             write(&decode(backend, &[(0, at, *token)])?[0])?;
         }
     }
-    drop(write);
     out.flush()?;
     let vocabulary = backend.capabilities().vocabulary;
     say(&serde_json::json!({"step": "logits", "rows": rows, "vocabulary": vocabulary}));

@@ -67,7 +67,7 @@ fn run_requests(backend: &mut TensorRt, requests: u32, seconds: u64) -> Result<S
         }
         let mut broken = false;
         backend.forward(&runs, &mut |_, _, row| {
-            broken |= row.iter().any(|x| !x.is_finite())
+            broken |= row.iter().any(|x| !x.is_finite());
         })?;
         if broken {
             return Err("a logit is not a number".into());

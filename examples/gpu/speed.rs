@@ -93,7 +93,9 @@ fn answers(backend: &mut TensorRt, prompt: usize, slots: u32) -> Result<(), Fail
         sampling.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let wall = begun.elapsed().as_secs_f64();
-    let processor = (books::processor_time() - processor).as_secs_f64();
+    let processor = books::processor_time()
+        .saturating_sub(processor)
+        .as_secs_f64();
     let shape = shape(backend, slots, length)?;
     let replay = match shape {
         Some(shape) => backend.replay(shape, 100)?,
