@@ -26,7 +26,12 @@ async fn live(builder: Builder) -> Live {
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
     let task = tokio::spawn(serve(listener, Arc::clone(&server.state), token.clone()));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    // A connection each: an idle one is closed by the drain, and a request that meets the closing
+    // half-way is lost by HTTP's own rules, not by the server's.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0);
+    let client = client.build().unwrap();
     Live {
         address,
         server,
