@@ -1,8 +1,8 @@
 //! The agent: looks at the node it runs on, and publishes what it finds as the node's `EdgeNode` and
 //! as labels on its `Node`.
 //!
-//! What is written is decided by [`decide`], which is pure. This shell observes ([`observe`]), asks,
-//! and writes ([`publish`]); it decides only when to look again. It touches no object but those of
+//! What is written is decided by [`mod@decide`], which is pure. This shell observes (`observe`), asks,
+//! and writes (`publish`); it decides only when to look again. It touches no object but those of
 //! its own node; the API server refuses it any other (`manifests/agent`).
 
 pub mod decide;

@@ -195,7 +195,7 @@ impl Context {
     /// Where a tensor lies.
     ///
     /// # Safety
-    /// `address` is memory of the right kind (device, or host for [`EngineTensor::on_host`]), large
+    /// `address` is memory of the right kind (device, or host for `EngineTensor::on_host`), large
     /// enough for every shape that will be used, and stays so until it is replaced or the context
     /// dropped, and no run uses it any more.
     ///
