@@ -354,8 +354,13 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    // While the loop computes here nobody notices that the server closed an idle connection.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .build()?;
     let mut served = args.url.clone().map(|url| Served {
-        client: reqwest::Client::new(),
+        client: client.clone(),
         url: url.trim_end_matches('/').to_owned(),
         fresh: 0,
     });
