@@ -125,7 +125,7 @@ impl Gateway {
         arguments.extend(["--listen".into(), "stdin".into()]);
         arguments.extend(["--routes".into(), routes.into()]);
         if let Some(file) = api_keys {
-            arguments.extend(["--api-keys".into(), file.into()]);
+            arguments.extend(["--api-keys-file".into(), file.into()]);
         }
         let running = process::start(Order {
             program: None,
@@ -167,8 +167,8 @@ impl Gateway {
             atomic::write(&self.settings.routes, &json)?;
             self.written = Some((route, table));
             self.tell(Command::Reload);
+            self.confirm();
         }
-        self.confirm();
         Ok(())
     }
 
@@ -331,7 +331,66 @@ async fn attend(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use axum::routing::get;
+
+    use super::super::event::channel;
     use super::*;
+
+    /// A gateway that is ready, and how often it was asked which table is in force.
+    fn ready(folder: &std::path::Path) -> (Gateway, UnboundedReceiver<Event>, Arc<AtomicU32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let serving = listener.try_clone().unwrap();
+        serving.set_nonblocking(true).unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&asked);
+        let answer = move || async move {
+            counted.fetch_add(1, Ordering::Relaxed);
+            r#"{"routes_generation": 1}"#
+        };
+        let router = axum::Router::new().route("/readyz", get(answer));
+        let serving = tokio::net::TcpListener::from_std(serving).unwrap();
+        tokio::spawn(async move { axum::serve(serving, router).await });
+        let settings = Settings {
+            listener,
+            routes: folder.join("routes.json"),
+            log: folder.join("gateway.log"),
+            api_keys: None,
+        };
+        let (events, inbox) = channel();
+        let mut gateway = Gateway::new(settings, reqwest::Client::new(), events);
+        gateway.service = Service::Ready {
+            since: Timestamp(0),
+        };
+        (gateway, inbox, asked)
+    }
+
+    #[tokio::test]
+    async fn a_table_in_force_is_not_asked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut gateway, mut inbox, asked) = ready(folder.path());
+        let route = Route::default();
+        // The loop routes at each of its turns, and an answer is a turn.
+        for _ in 0..3 {
+            gateway.route(route, RouteTable::empty("test")).unwrap();
+        }
+        assert!(matches!(
+            inbox.recv().await,
+            Some(Event::RoutesInForce(0, 1))
+        ));
+        gateway.in_force(0, 1);
+        assert_eq!(gateway.routed, Some(route));
+        gateway.route(route, RouteTable::empty("test")).unwrap();
+        assert!(
+            gateway
+                .confirming
+                .as_ref()
+                .is_some_and(AbortOnDropHandle::is_finished)
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
 
     #[test]
     fn a_server_on_all_addresses_is_reached_on_loopback() {

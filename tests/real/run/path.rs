@@ -41,20 +41,7 @@ async fn the_endpoint_answers_from_ollama_then_from_the_engine_and_survives_its_
     );
     assert!(whole.split_whitespace().count() > 60, "{whole}");
 
-    run.wait_for("another engine", |report| {
-        text(report, "/status/activeBackend") == "Cpu"
-            && report
-                .get("processes")
-                .and_then(Value::as_array)
-                .is_some_and(|all| {
-                    all.iter().any(|one| {
-                        text(one, "/role").starts_with("engine")
-                            && text(one, "/state") == "Ready"
-                            && one.get("pid").and_then(Value::as_u64) != Some(u64::from(victim))
-                    })
-                })
-    })
-    .await;
+    run.wait_for_another_engine(victim).await;
     let chat = run
         .chat("What is the capital of France?", 16)
         .await

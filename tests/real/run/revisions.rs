@@ -262,20 +262,7 @@ async fn an_engine_that_hangs_is_found_by_its_generation_and_replaced() {
     run.wait_for_condition("Ready", "True", "").await;
     let engine = run.engine_pid().unwrap();
     signal_pid(engine, Signal::STOP);
-    run.wait_for("another engine", |report| {
-        text(report, "/status/activeBackend") == "Cpu"
-            && report
-                .get("processes")
-                .and_then(Value::as_array)
-                .is_some_and(|all| {
-                    all.iter().any(|one| {
-                        text(one, "/role").starts_with("engine")
-                            && text(one, "/state") == "Ready"
-                            && one.get("pid").and_then(Value::as_u64) != Some(u64::from(engine))
-                    })
-                })
-    })
-    .await;
+    run.wait_for_another_engine(engine).await;
     assert!(!crate::tools::is_alive(engine));
     assert_eq!(run.wait_for_answer().await.status, 200);
 }

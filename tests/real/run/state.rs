@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::support::{ALONE, LIMIT, Setup, text, yaml};
+use super::support::{ALONE, LIMIT, Run, Setup, text, yaml};
 use crate::tools::{Process, enginewright, model};
 
 /// Runs until it refuses: its exit code and what it wrote.
@@ -181,4 +181,25 @@ fn status_without_a_run_says_what_to_do() {
     let (code, output) = refusal(command);
     assert_eq!(code, Some(4), "{output}");
     assert!(output.contains("enginewright run"), "{output}");
+}
+
+#[tokio::test]
+async fn with_keys_the_endpoint_lets_nobody_in_without_one() {
+    let setup = Setup::new(ALONE);
+    let keys = setup.folder.path().join("keys");
+    std::fs::write(&keys, "sk-of-a-test\n").unwrap();
+    let mut command = setup.command();
+    command.arg("--api-keys-file").arg(&keys);
+    let mut run = Run {
+        process: Process::start(command),
+        setup,
+        client: reqwest::Client::builder().no_proxy().build().unwrap(),
+    };
+    run.wait_for_backend("Cpu").await;
+    let url = run.url("/v1/models");
+    let without = run.client.get(&url).send().await.unwrap();
+    assert_eq!(without.status(), 401);
+    let with = run.client.get(&url).bearer_auth("sk-of-a-test");
+    assert_eq!(with.send().await.unwrap().status(), 200);
+    assert!(!run.process.output().contains("sk-of-a-test"));
 }

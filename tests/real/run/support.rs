@@ -147,6 +147,17 @@ impl Run {
         .await
     }
 
+    /// Waits until the CPU engine serves from another process than `pid`.
+    pub async fn wait_for_another_engine(&mut self, pid: u32) -> Value {
+        self.wait_for("another engine", |report| {
+            let ready = process(report, |role, state| {
+                role.starts_with("engine") && state == "Ready"
+            });
+            text(report, "/status/activeBackend") == "Cpu" && ready.is_some_and(|now| now != pid)
+        })
+        .await
+    }
+
     /// Waits until a condition has a status and a reason.
     pub async fn wait_for_condition(&mut self, kind: &str, status: &str, reason: &str) -> Value {
         self.wait_for(&format!("{kind}={status} {reason}"), |report| {
