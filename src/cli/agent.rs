@@ -7,15 +7,14 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config as ClientConfig};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::listen::Listen;
+use super::process::{on_one_thread, stop_on_signal};
 use super::{Exit, fail};
 use crate::agent::metrics::Metrics;
 use crate::agent::{self, Config};
 use crate::server::admin;
-use crate::telemetry::{self, TelemetryArgs};
+use crate::telemetry::TelemetryArgs;
 
 /// Publish the node it runs on: its `EdgeNode` and labels on its `Node`
 ///
@@ -61,23 +60,8 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Exit {
-        // One thread: there is next to nothing to do, and memory is what the engine needs.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(Exit::Environment, &error),
-        };
-        let entered = runtime.enter();
-        let guard = match telemetry::init(&self.telemetry) {
-            Ok(guard) => guard,
-            Err(error) => return fail(Exit::BadInput, &error),
-        };
-        let exit = runtime.block_on(self.serve());
-        drop(guard);
-        drop(entered);
-        exit
+        let telemetry = self.telemetry.clone();
+        on_one_thread(&telemetry, self.serve())
     }
 
     async fn serve(self) -> Exit {
@@ -126,20 +110,4 @@ impl Args {
         };
         Client::try_from(config).map_err(|error| format!("no cluster: {error}"))
     }
-}
-
-/// SIGTERM and SIGINT.
-fn stop_on_signal() -> std::io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let mut term = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let told = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        told.cancel();
-    });
-    Ok(stop)
 }

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::operator::stop_on_signal;
+use super::process::{on_one_thread, stop_on_signal};
 use super::{Exit, fail};
 use crate::api::Sha256Hex;
 use crate::companion::{Settings, run};
-use crate::telemetry::{self, TelemetryArgs};
+use crate::telemetry::TelemetryArgs;
 
 /// Keep the right model in the Ollama beside this process, loaded or not, as it is told
 #[derive(Debug, clap::Args)]
@@ -68,18 +67,6 @@ impl Args {
                 );
             }
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(Exit::Environment, &error),
-        };
-        let entered = runtime.enter();
-        let guard = match telemetry::init(&self.telemetry) {
-            Ok(guard) => guard,
-            Err(error) => return fail(Exit::BadInput, &error),
-        };
         let settings = Settings {
             ollama: self.ollama,
             model: self.model,
@@ -90,11 +77,13 @@ impl Args {
             order: self.order,
         };
         let listen = self.listen;
-        let exit = runtime.block_on(async move {
-            let stop = CancellationToken::new();
-            if let Err(error) = stop_on_signal(stop.clone()) {
-                return fail(Exit::Environment, &format!("cannot watch signals: {error}"));
-            }
+        on_one_thread(&self.telemetry, async move {
+            let stop = match stop_on_signal() {
+                Ok(stop) => stop,
+                Err(error) => {
+                    return fail(Exit::Environment, &format!("cannot watch signals: {error}"));
+                }
+            };
             let listener = match TcpListener::bind(listen).await {
                 Ok(listener) => listener,
                 Err(error) => return fail(Exit::Environment, &format!("{listen}: {error}")),
@@ -103,9 +92,6 @@ impl Args {
                 Ok(()) => Exit::Ok,
                 Err(error) => fail(Exit::Environment, &error),
             }
-        });
-        drop(guard);
-        drop(entered);
-        exit
+        })
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::process::on_one_thread;
 use super::{Exit, fail};
 use crate::api::{ModelSource, Precision, RevisionId, Sha256Hex};
 use crate::cache::{self, Report};
 use crate::engine::Served;
-use crate::telemetry::{self, TelemetryArgs};
+use crate::telemetry::TelemetryArgs;
 
 /// Bring a model into a cache: fetched, verified, and complete under its revision's name
 ///
@@ -72,18 +73,6 @@ impl Args {
             Ok(source) => source,
             Err(error) => return fail(Exit::BadInput, &error),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(Exit::Environment, &error),
-        };
-        let entered = runtime.enter();
-        let guard = match telemetry::init(&self.telemetry) {
-            Ok(guard) => guard,
-            Err(error) => return fail(Exit::BadInput, &error),
-        };
         let order = cache::Fetch {
             source,
             cache: self.cache,
@@ -99,24 +88,25 @@ impl Args {
             claims: self.claims,
             progress_deadline: Duration::from_secs(self.progress_deadline),
         };
-        let report = runtime.block_on(cache::fetch(order, reqwest::Client::new()));
-        drop(guard);
-        drop(entered);
-        if let Some(path) = &self.report {
-            let written = serde_json::to_vec(&report)
-                .map_err(std::io::Error::other)
-                .and_then(|json| std::fs::write(path, json));
-            if let Err(error) = written {
-                return fail(Exit::Environment, &format!("{}: {error}", path.display()));
+        let written = self.report;
+        on_one_thread(&self.telemetry, async move {
+            let report = cache::fetch(order, reqwest::Client::new()).await;
+            if let Some(path) = &written {
+                let written = serde_json::to_vec(&report)
+                    .map_err(std::io::Error::other)
+                    .and_then(|json| std::fs::write(path, json));
+                if let Err(error) = written {
+                    return fail(Exit::Environment, &format!("{}: {error}", path.display()));
+                }
             }
-        }
-        match report {
-            Report::Fetched { .. } => Exit::Ok,
-            Report::Failed(failure) if failure.transient => {
-                fail(Exit::Environment, &failure.message)
+            match report {
+                Report::Fetched { .. } => Exit::Ok,
+                Report::Failed(failure) if failure.transient => {
+                    fail(Exit::Environment, &failure.message)
+                }
+                Report::Failed(failure) => fail(Exit::Engine, &failure.message),
             }
-            Report::Failed(failure) => fail(Exit::Engine, &failure.message),
-        }
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Listen;
-use super::process::descriptors;
+use super::process::{descriptors, on_one_thread};
 use super::{Exit, fail};
 use crate::gateway::background::{self, Watch};
 use crate::gateway::listener::{self, Limits};
@@ -18,7 +18,7 @@ use crate::gateway::service::Access;
 use crate::gateway::state::Gateway;
 use crate::server::auth::ApiKeys;
 use crate::server::body::Reception;
-use crate::telemetry::{self, TelemetryArgs};
+use crate::telemetry::TelemetryArgs;
 
 /// Serve one endpoint in front of an engine and its fallback, failing over per request
 ///
@@ -65,24 +65,8 @@ impl Args {
         {
             return fail(Exit::Environment, &format!("--exit-with-parent: {error}"));
         }
-        // One thread: there is little to do per token, and a second one would cost memory and
-        // wake-ups on a board that has better use for both.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(Exit::Environment, &error),
-        };
-        let entered = runtime.enter();
-        let guard = match telemetry::init(&self.telemetry) {
-            Ok(guard) => guard,
-            Err(error) => return fail(Exit::BadInput, &error),
-        };
-        let exit = runtime.block_on(self.serve());
-        drop(guard);
-        drop(entered);
-        exit
+        let telemetry = self.telemetry.clone();
+        on_one_thread(&telemetry, self.serve())
     }
 
     async fn serve(self) -> Exit {

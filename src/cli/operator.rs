@@ -3,13 +3,12 @@
 use std::net::{SocketAddr, TcpListener};
 
 use kube::Client;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
+use super::process::{on_one_thread, stop_on_signal};
 use super::{Exit, fail};
 use crate::controller::workloads::Site;
 use crate::controller::{End, Options, run};
-use crate::telemetry::{self, TelemetryArgs};
+use crate::telemetry::TelemetryArgs;
 
 /// Run the operator: every `InferenceEngine` of the cluster becomes an endpoint that answers
 ///
@@ -65,23 +64,8 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Exit {
-        // One thread: reconciliations wait for the API server, they do not compute.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(Exit::Environment, &error),
-        };
-        let entered = runtime.enter();
-        let guard = match telemetry::init(&self.telemetry) {
-            Ok(guard) => guard,
-            Err(error) => return fail(Exit::BadInput, &error),
-        };
-        let exit = runtime.block_on(self.operate());
-        drop(guard);
-        drop(entered);
-        exit
+        let telemetry = self.telemetry.clone();
+        on_one_thread(&telemetry, self.operate())
     }
 
     async fn operate(self) -> Exit {
@@ -106,10 +90,12 @@ impl Args {
                 .to_string_lossy()
                 .into_owned()
         };
-        let stop = CancellationToken::new();
-        if let Err(error) = stop_on_signal(stop.clone()) {
-            return fail(Exit::Environment, &format!("cannot watch signals: {error}"));
-        }
+        let stop = match stop_on_signal() {
+            Ok(stop) => stop,
+            Err(error) => {
+                return fail(Exit::Environment, &format!("cannot watch signals: {error}"));
+            }
+        };
         let options = Options {
             client,
             http,
@@ -135,18 +121,4 @@ impl Args {
             Err(error) => fail(Exit::Environment, &error),
         }
     }
-}
-
-/// SIGTERM and SIGINT stop.
-pub(super) fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    });
-    Ok(())
 }
