@@ -164,6 +164,14 @@ pub fn resident_mib(pid: u32) -> Result<f64, Failure> {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // Ollama, killed, would leave the runner behind that holds the model: it is asked first.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) && matches!(self.child.try_wait(), Ok(None))
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         // It may have ended by itself; either way it is reaped here.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();

@@ -15,6 +15,12 @@ const WORDS: [&str; 32] = [
     "orange", "castle", "pencil", "morning",
 ];
 
+/// Ends a prompt: after a bare list of words a model may have nothing to say, and an answer without
+/// a token cannot be measured.
+const REQUEST: [&str; 8] = [
+    "Write", "a", "long", "story", "with", "all", "these", "words.",
+];
+
 impl PromptMaker {
     /// One token a word, until [`PromptMaker::learn`] knows better.
     pub fn uncalibrated(shared_prefix: bool) -> Self {
@@ -36,15 +42,21 @@ impl PromptMaker {
         self.words(self.words_for(tokens), serial)
     }
 
-    /// A prompt of exactly `words` words.
+    /// A prompt of exactly `words` words; unless it is very short, the last ones ask for a story.
     pub fn words(&self, words: usize, serial: u64) -> String {
+        let request: &[&str] = if words >= 2 * REQUEST.len() {
+            &REQUEST
+        } else {
+            &[]
+        };
+        let listed = words - request.len();
         let shared = if self.shared_prefix {
-            words.saturating_sub(4)
+            listed.saturating_sub(4)
         } else {
             0
         };
         let mut text = String::with_capacity(words * 7);
-        for index in 0..words {
+        for index in 0..listed {
             // A shared prefix does not depend on the serial number, the rest does from its start.
             let seed = if index < shared {
                 0
@@ -55,6 +67,10 @@ impl PromptMaker {
                 text.push(' ');
             }
             text.push_str(WORDS[mix(seed, index as u64) as usize % WORDS.len()]);
+        }
+        for word in request {
+            text.push(' ');
+            text.push_str(word);
         }
         text
     }
@@ -118,7 +134,8 @@ mod tests {
         let maker = PromptMaker::uncalibrated(true);
         let (a, b) = (maker.words(40, 1), maker.words(40, 2));
         let (a, b): (Vec<_>, Vec<_>) = (a.split(' ').collect(), b.split(' ').collect());
-        assert_eq!(a[..36], b[..36]);
-        assert_ne!(a[36..], b[36..]);
+        assert_eq!(a[..28], b[..28]);
+        assert_ne!(a[28..32], b[28..32]);
+        assert_eq!(a[32..], REQUEST);
     }
 }
