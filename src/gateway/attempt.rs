@@ -13,8 +13,9 @@ use super::endpoint::Api;
 use super::failure::Failure;
 use super::fallback::{self, SoFar};
 use super::ledger::Ledger;
+use super::openai;
 use super::routes::UpstreamKind;
-use super::source::{Dialect, Patience, Source, since_epoch};
+use super::source::{Dialect, Patience, Source, Translation, since_epoch};
 use super::state::{Line, Snapshot, Target};
 use super::verdict::{self, Verdict};
 use super::wanted::Wanted;
@@ -95,7 +96,12 @@ impl Errand<'_> {
         };
         let upstream = &line.upstream;
         let served = &self.snapshot.table.served_name;
-        if upstream.kind == UpstreamKind::Enginewright && go_on.is_none() {
+        let same = match upstream.kind {
+            UpstreamKind::Enginewright => true,
+            UpstreamKind::OpenAi => matches!(self.ask.api, Api::Chat | Api::Completion),
+            UpstreamKind::Ollama => false,
+        };
+        if same && go_on.is_none() {
             let rename = (*served != upstream.model).then(|| served.clone());
             let dialect = Dialect::Same {
                 api: self.ask.api,
@@ -111,10 +117,20 @@ impl Errand<'_> {
         let so_far = go_on.map(|tokens_left| SoFar { text, tokens_left });
         let template = self.snapshot.template.as_deref();
         let now = i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX);
-        let call =
-            fallback::call(&wanted, upstream, template, so_far, now).map_err(Trouble::Request)?;
-        let dialect = Dialect::Translated(Box::new(call.reader), Box::new(self.emitter()));
-        self.ready(line, call.path, call.body, dialect)
+        let (path, body, translation) = match upstream.kind {
+            UpstreamKind::OpenAi => {
+                let call = openai::call(&wanted, upstream, template, so_far, now)
+                    .map_err(Trouble::Request)?;
+                (call.path, call.body, Translation::OpenAi(call.reader))
+            }
+            UpstreamKind::Enginewright | UpstreamKind::Ollama => {
+                let call = fallback::call(&wanted, upstream, template, so_far, now)
+                    .map_err(Trouble::Request)?;
+                (call.path, call.body, Translation::Ollama(call.reader))
+            }
+        };
+        let dialect = Dialect::Translated(Box::new(translation), Box::new(self.emitter()));
+        self.ready(line, path, body, dialect)
     }
 
     fn ready(

@@ -82,7 +82,8 @@ pub fn call(
     }
 }
 
-fn unavailable(reason: &str) -> ApiError {
+/// A promise that nobody who is left can keep.
+pub fn unavailable(reason: &str) -> ApiError {
     ApiError::new(
         ErrorKind::Unavailable,
         format!("the engine does not answer, and {reason}"),

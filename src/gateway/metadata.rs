@@ -13,6 +13,7 @@ use super::breaker::BreakerState;
 use super::endpoint::Metadata;
 use super::routes::UpstreamKind;
 use super::state::{Gateway, Line, Snapshot, Target};
+use crate::wire::ollama::SPOKEN_VERSION;
 use crate::wire::{ApiError, ErrorKind, JSON_CONTENT_TYPE};
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -57,10 +58,13 @@ async fn ask(snapshot: &Snapshot, line: &Line, question: &Metadata) -> Option<Va
     let served = &snapshot.table.served_name;
     let upstream = &line.upstream;
     let request = match (question, upstream.kind) {
-        (Metadata::List, UpstreamKind::Ollama) => {
+        (Metadata::List, UpstreamKind::Ollama | UpstreamKind::OpenAi) => {
             return Some(json!({ "object": "list", "data": [openai_model(served)] }));
         }
-        (Metadata::One(_), UpstreamKind::Ollama) => return Some(openai_model(served)),
+        (Metadata::One(_), UpstreamKind::Ollama | UpstreamKind::OpenAi) => {
+            return Some(openai_model(served));
+        }
+        (question, UpstreamKind::OpenAi) => return told_for(question, served),
         (Metadata::List, UpstreamKind::Enginewright) => get(line, "/v1/models"),
         (Metadata::One(_), UpstreamKind::Enginewright) => {
             get(line, &format!("/v1/models/{}", upstream.model))
@@ -86,6 +90,18 @@ async fn ask(snapshot: &Snapshot, line: &Line, question: &Metadata) -> Option<Va
     }
     rename(&mut value, &upstream.model, served);
     Some(value)
+}
+
+/// Ollama's questions about a server that does not know them: what clients look for before they
+/// ask, and nothing that nobody knows (`/api/show`).
+fn told_for(question: &Metadata, served: &str) -> Option<Value> {
+    let model = json!({ "name": served, "model": served, "size": 0, "digest": "",
+        "modified_at": "1970-01-01T00:00:00Z", "details": {} });
+    match question {
+        Metadata::Tags | Metadata::Ps => Some(json!({ "models": [model] })),
+        Metadata::Version => Some(json!({ "version": SPOKEN_VERSION })),
+        Metadata::Show | Metadata::List | Metadata::One(_) => None,
+    }
 }
 
 fn openai_model(name: &str) -> Value {
@@ -154,6 +170,7 @@ pub async fn probe(snapshot: &Snapshot, target: Target) -> bool {
     let path = match line.upstream.kind {
         UpstreamKind::Enginewright => "/readyz",
         UpstreamKind::Ollama => "/api/version",
+        UpstreamKind::OpenAi => "/v1/models",
     };
     let Some(request) = get(line, path) else {
         return false;

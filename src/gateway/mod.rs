@@ -8,7 +8,7 @@
 //!              ask
 //! ```
 //!
-//! Decisions are pure: [`endpoint`], [`ask`], [`wanted`], [`fallback`], [`chunk`], [`emit`],
+//! Decisions are pure: [`endpoint`], [`ask`], [`wanted`], [`fallback`], [`openai`], [`chunk`], [`emit`],
 //! [`whole`], [`ledger`], [`mark`], [`verdict`], [`breaker`], [`routes`]. They open no connection and
 //! read no clock. The shell ([`client`], [`source`], [`attempt`], [`relay`], [`service`], [`metadata`],
 //! [`background`], [`listener`]) moves bytes and carries verdicts out.
@@ -28,6 +28,7 @@ pub mod listener;
 pub mod mark;
 pub mod metadata;
 pub mod metrics;
+pub mod openai;
 pub mod prompt;
 pub mod relay;
 pub mod routes;

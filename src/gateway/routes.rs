@@ -72,6 +72,9 @@ pub enum UpstreamKind {
     Enginewright,
     /// Ollama: requests are translated to its native API.
     Ollama,
+    /// Any server with `OpenAI`'s API (Triton, trtllm-serve, vLLM): its own clients are passed through,
+    /// others' requests are translated.
+    OpenAi,
 }
 
 /// How long the gateway waits, in milliseconds.

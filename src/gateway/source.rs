@@ -8,12 +8,12 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::chunk::{Chunk, Frame};
+use super::chunk::{Chunk, Frame, NotAChunk};
 use super::client::UpstreamBody;
-use super::emit::Emitter;
+use super::emit::{Emitter, Piece};
 use super::endpoint::Api;
 use super::failure::Failure;
-use super::fallback::Reader;
+use super::{fallback, openai};
 use crate::wire::{StreamError, ndjson, sse};
 
 /// How long to wait for a source.
@@ -35,8 +35,26 @@ pub enum Dialect {
         /// The model's name for the client, when it is another.
         rename: Option<String>,
     },
-    /// They are lines of Ollama's native API.
-    Translated(Box<Reader>, Box<Emitter>),
+    /// They are of another API.
+    Translated(Box<Translation>, Box<Emitter>),
+}
+
+/// Reads the events of an API that the client does not speak.
+#[derive(Debug)]
+pub enum Translation {
+    /// Lines of Ollama's native API.
+    Ollama(fallback::Reader),
+    /// Server-sent events of `OpenAI`'s.
+    OpenAi(openai::Reader),
+}
+
+impl Translation {
+    fn line(&mut self, text: &str) -> Result<Vec<Piece>, NotAChunk> {
+        match self {
+            Self::Ollama(reader) => reader.line(text),
+            Self::OpenAi(reader) => reader.line(text),
+        }
+    }
 }
 
 /// See the module.
@@ -89,7 +107,7 @@ impl Source {
     pub fn new(body: UpstreamBody, dialect: Dialect, patience: Patience, sent: Instant) -> Self {
         let is_sse = match &dialect {
             Dialect::Same { api, .. } => api.is_sse(),
-            Dialect::Translated(..) => false,
+            Dialect::Translated(translation, _) => matches!(**translation, Translation::OpenAi(_)),
         };
         Self {
             body,
@@ -179,9 +197,9 @@ impl Source {
                 });
                 Ok(output)
             }
-            Dialect::Translated(reader, emitter) => {
+            Dialect::Translated(translation, emitter) => {
                 let now = since_epoch();
-                let pieces = reader.line(&text)?;
+                let pieces = translation.line(&text)?;
                 for piece in pieces {
                     self.ready.extend(emitter.piece(piece, now));
                 }

@@ -4,6 +4,7 @@
 mod edges;
 mod failover;
 mod lifecycle;
+mod openai;
 mod promises;
 mod reading;
 mod upstream;
