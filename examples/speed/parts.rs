@@ -151,15 +151,16 @@ pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
     Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
-/// Resident memory of any process in MiB.
-pub fn resident_mib(pid: u32) -> Result<f64, Failure> {
+/// Resident memory of any process in MiB: all of it, and what is not the program's own file.
+pub fn resident_mib(pid: u32) -> Result<(f64, f64), Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
-        .ok_or("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib / 1024.0)
+    let mib = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.map(|line| line.trim().trim_end_matches("kB").trim());
+        let kib: f64 = kib.ok_or_else(|| format!("no {field}"))?.parse()?;
+        Ok::<f64, Failure>(kib / 1024.0)
+    };
+    Ok((mib("VmRSS:")?, mib("RssAnon:")?))
 }
 
 impl Drop for Process {
