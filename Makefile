@@ -49,14 +49,15 @@ licences: ## Licences and sources of all dependencies (builds cargo-deny first)
 test: tools-test ## Unit, property and router tests, then the real API server, model, Ollama, clients and processes
 	cargo test --locked --lib --bins --test suite
 	cargo test --locked --test apiserver
+	cargo test --locked --test operator -- --test-threads 1
 	cargo test --locked --test real -- --test-threads 1
 	cargo test --locked --test engines -- --test-threads 1
 
 # A whole node of its own: needs root, and nothing of a cluster that runs here.
 .PHONY: e2e
-e2e: ## A real one-node Kubernetes with containerd, storage, registry (needs root; installs its parts)
-	@scripts/tools system cluster node
-	cargo test --locked --test node -- --test-threads 1
+e2e: ## The chart, operator and agent on a real one-node Kubernetes with a real model and Ollama; then breaks things (needs root; installs its parts)
+	@scripts/tools system model ollama helm cluster node
+	cargo test --locked --test node -- --test-threads 1 --nocapture
 
 # The same tests with more of everything.
 .PHONY: soak

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{EdgeNode, InferenceEngine};
 
 use apiextensions::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
 /// First lines of every generated file.
@@ -17,18 +17,27 @@ const HEADER: &str = "# Generated from the types in src/api. Do not edit; refres
 
 /// All custom resource definitions, as they are applied to a cluster.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    [InferenceEngine::crd(), EdgeNode::crd()]
-        .into_iter()
-        .map(|mut crd| {
-            for version in &mut crd.spec.versions {
-                let schema = version.schema.as_mut();
-                if let Some(root) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-                    tidy(root);
-                }
-            }
-            crd
-        })
-        .collect()
+    let mut engines = InferenceEngine::crd();
+    let mut nodes = EdgeNode::crd();
+    for root in roots(&mut engines).chain(roots(&mut nodes)) {
+        tidy(root);
+    }
+    roots(&mut engines).for_each(unobserved);
+    vec![engines, nodes]
+}
+
+fn roots(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    let versions = crd.spec.versions.iter_mut();
+    versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
+}
+
+/// Nobody has looked at a resource that was just written. Without this kstatus (Flux, `helm --wait`)
+/// would take one without a status for complete.
+fn unobserved(root: &mut JSONSchemaProps) {
+    let properties = root.properties.as_mut();
+    if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+        status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+    }
 }
 
 /// File name of a definition, for example `inferenceengines.enginewright.dev.yaml`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 use super::process::{on_one_thread, stop_on_signal};
-use super::{Exit, fail};
+use super::{Exit, fail, http};
 use crate::api::Sha256Hex;
 use crate::companion::{Settings, run};
 use crate::telemetry::TelemetryArgs;
@@ -88,7 +88,11 @@ impl Args {
                 Ok(listener) => listener,
                 Err(error) => return fail(Exit::Environment, &format!("{listen}: {error}")),
             };
-            match run(settings, reqwest::Client::new(), listener, stop).await {
+            let client = match http::client() {
+                Ok(client) => client,
+                Err(error) => return fail(Exit::Environment, &error),
+            };
+            match run(settings, client, listener, stop).await {
                 Ok(()) => Exit::Ok,
                 Err(error) => fail(Exit::Environment, &error),
             }

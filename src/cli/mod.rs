@@ -18,6 +18,7 @@ mod engine;
 mod fetch;
 mod gateway;
 mod guard;
+mod http;
 mod listen;
 mod operator;
 mod plan;

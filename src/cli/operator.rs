@@ -1,14 +1,19 @@
 //! `enginewright operator`: flags to configuration, one call into [`crate::controller`], signals.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use kube::Client;
+use kube::{Client, Config};
 
 use super::process::{on_one_thread, stop_on_signal};
-use super::{Exit, fail};
+use super::{Exit, fail, http};
 use crate::controller::workloads::Site;
 use crate::controller::{End, Options, run};
 use crate::telemetry::TelemetryArgs;
+
+/// A connection on which nothing came for so long is dead, though nobody said so (a router that forgot
+/// it): watches hear a bookmark each minute.
+const SILENCE: Duration = Duration::from_secs(150);
 
 /// Run the operator: every `InferenceEngine` of the cluster becomes an endpoint that answers
 ///
@@ -73,14 +78,14 @@ impl Args {
             Ok(listener) => listener,
             Err(error) => return fail(Exit::Environment, &format!("{}: {error}", self.listen)),
         };
-        let client = match Client::try_default().await {
+        let client = match connect().await {
             Ok(client) => client,
             Err(error) => {
                 let text = format!("no cluster: {error}; set KUBECONFIG, or run inside a cluster");
                 return fail(Exit::Environment, &text);
             }
         };
-        let http = match reqwest::Client::builder().no_proxy().build() {
+        let http = match http::client() {
             Ok(http) => http,
             Err(error) => return fail(Exit::Environment, &error),
         };
@@ -121,4 +126,10 @@ impl Args {
             Err(error) => fail(Exit::Environment, &error),
         }
     }
+}
+
+async fn connect() -> Result<Client, Box<dyn std::error::Error>> {
+    let mut config = Config::infer().await?;
+    config.read_timeout = Some(SILENCE);
+    Ok(Client::try_from(config)?)
 }

@@ -112,7 +112,7 @@ impl Subject<'_> {
     }
 
     fn ask_gateways(&self, view: &View<'_>) {
-        let Some((_, generation)) = routes_wanted(view) else {
+        let Some((route, generation)) = routes_wanted(view) else {
             return;
         };
         let gateways: BTreeMap<String, String> = view
@@ -131,7 +131,7 @@ impl Subject<'_> {
                     && gateways.keys().all(|uid| in_force.pods.contains(uid))
             });
         if !known && !gateways.is_empty() {
-            self.asker.confirm(generation, gateways);
+            self.asker.confirm(generation, route, gateways);
         }
     }
 

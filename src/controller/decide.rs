@@ -4,7 +4,7 @@
 use super::desired::collections;
 use super::names;
 use super::notes::Notes;
-use super::observe::{newest_fetch, observe, outcome};
+use super::observe::{observe, outcome, present_fetch};
 use super::state::{Saved, Stored};
 use super::view::View;
 use super::world::label;
@@ -75,7 +75,7 @@ fn remember(view: &View<'_>) -> Saved {
     let uid = view
         .claim_name()
         .and_then(|name| view.world.claim(&name)?.metadata.uid.clone());
-    let report = newest_fetch(view, &revision)
+    let report = present_fetch(view, &revision)
         .filter(|_| view.stored(&revision).is_none())
         .and_then(|(_, job)| outcome(view, job)?.ok());
     if let (Some(claim_uid), Some(Report::Fetched { sha256, facts }), Ok(server)) =

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::server::admin::Report;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
     verb: &'static str,
@@ -88,12 +90,19 @@ impl Metrics {
     pub fn leading(&self, leads: bool) {
         self.leading.set(i64::from(leads));
     }
+}
 
-    /// The exposition.
-    pub fn render(&self) -> String {
+impl Report for Metrics {
+    fn unready(&self) -> Option<String> {
+        let leads = self.leading.get() == 1;
+        (!leads).then(|| "another operator leads, or the API server cannot be reached".to_owned())
+    }
+
+    fn metrics(&self) -> String {
         let mut text = String::new();
-        // Writing into a String does not fail.
-        let _never = encode(&mut text, &self.registry);
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "metrics were not written");
+        }
         text
     }
 }
@@ -107,8 +116,18 @@ mod tests {
         let metrics = Metrics::default();
         metrics.write("apply", "Deployment");
         metrics.write("apply", "Deployment");
-        let text = metrics.render();
+        let text = metrics.metrics();
         let line = "enginewright_operator_writes_total{verb=\"apply\",kind=\"Deployment\"} 2";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn only_the_operator_that_leads_is_ready() {
+        let metrics = Metrics::default();
+        assert!(metrics.unready().is_some());
+        metrics.leading(true);
+        assert_eq!(metrics.unready(), None);
+        metrics.leading(false);
+        assert!(metrics.unready().is_some());
     }
 }

@@ -8,10 +8,9 @@
 //! ```
 //!
 //! Pure parts: [`names`], [`workloads`], `node`, `state`, `view`, `world`, `observe`, `desired`,
-//! `diff`, `status`. Shells: `read`, `write`, `reconcile`, `tasks`, `lease`, `admin`. What runs keeps
+//! `diff`, `status`. Shells: `read`, `write`, `reconcile`, `tasks`, `lease`. What runs keeps
 //! running when the operator is away: it is in nobody's path.
 
-mod admin;
 mod ask;
 mod clock;
 mod decide;
@@ -66,6 +65,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{EdgeNode, InferenceEngine};
+use crate::server::admin;
 use clock::Clock;
 use error::Error;
 use lease::{Claim, Leader};
@@ -169,14 +169,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> std::io::Result<E
     } = options;
     let claim = Arc::new(Claim::default());
     let metrics = Arc::new(Metrics::default());
-    let health = Arc::new(admin::Health::default());
     listener.set_nonblocking(true)?;
-    let _admin = AbortOnDropHandle::new(tokio::spawn(admin::serve(
+    let _admin = AbortOnDropHandle::new(tokio::spawn(admin::run(
         tokio::net::TcpListener::from_std(listener)?,
-        Arc::clone(&metrics),
-        Arc::clone(&health),
+        Arc::clone(&metrics) as _,
+        stop.clone(),
     )));
-    health.serving();
     let leader = Leader::new(client.clone(), &site.namespace, identity.clone());
     tokio::select! {
         () = leader.acquire(&claim) => {}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::workloads::Order;
-use crate::planner::{Failure, Garbage, Health, InstanceId, Memory, Proof, Timestamp};
+use crate::planner::{Failure, Garbage, Health, InstanceId, Memory, Proof, Route, Timestamp};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,8 @@ pub struct Findings {
 pub struct InForce {
     /// Its generation.
     pub generation: u64,
+    /// The planner's route behind it.
+    pub route: Route,
     /// UIDs of the gateways' pods that have it.
     pub pods: BTreeSet<String>,
 }

@@ -316,13 +316,17 @@ impl Simulation {
         self.run_jobs();
         let saved = self.saved.clone();
         let view = self.view(&saved, None);
-        if let Some((_, generation)) = routes_wanted(&view) {
+        if let Some((route, generation)) = routes_wanted(&view) {
             let pods = self
                 .world
                 .pods_of(Component::Gateway)
                 .filter_map(|pod| pod.metadata.uid.clone())
                 .collect();
-            self.notes.in_force = Some(InForce { generation, pods });
+            self.notes.in_force = Some(InForce {
+                generation,
+                route,
+                pods,
+            });
         }
     }
 

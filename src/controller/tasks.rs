@@ -14,7 +14,7 @@ use super::workloads::{COMPANION_PORT, GATEWAY_PORT, Order};
 use crate::api::Objectives;
 use crate::companion::Said;
 use crate::local::ollama::api::Ollama;
-use crate::planner::{Health, InstanceId, Proof};
+use crate::planner::{Health, InstanceId, Proof, Route};
 use crate::probe::{Prober, health, proof};
 
 /// Longest time one request of a proof may take: three answers must fit into the planner's deadline.
@@ -209,8 +209,9 @@ impl Asker {
         });
     }
 
-    /// Waits until all `gateways` (UID and address) have taken over the table of `generation`.
-    pub fn confirm(&self, generation: u64, gateways: BTreeMap<String, String>) {
+    /// Waits until all `gateways` (UID and address) have taken over the table of `generation`, which
+    /// says `route`.
+    pub fn confirm(&self, generation: u64, route: Route, gateways: BTreeMap<String, String>) {
         let purpose = format!("{generation}{gateways:?}");
         if self.known.runs(&Key::Routes, &purpose) {
             return;
@@ -237,7 +238,11 @@ impl Asker {
             let pods: BTreeSet<String> = gateways.into_keys().collect();
             let mut notes = asker.known.notes();
             notes.nudges = 0;
-            notes.in_force = Some(InForce { generation, pods });
+            notes.in_force = Some(InForce {
+                generation,
+                route,
+                pods,
+            });
             drop(notes);
             (asker.wake)();
         });

@@ -8,6 +8,7 @@ use super::notes::Notes;
 use super::simulation::{Fate, SMALL, Simulation, failure, parse};
 use super::world::World;
 use crate::api::{ActiveBackend, ConditionStatus, ConditionType, Reason};
+use crate::gateway::routes::RouteTable;
 
 fn condition(world: &Simulation, kind: ConditionType) -> Option<(ConditionStatus, Reason)> {
     let conditions = world.status.conditions.iter();
@@ -44,6 +45,31 @@ fn a_resource_is_answered_by_the_fallback_first_and_promoted_after_proof() {
         world.status.last_good_revision,
         world.status.desired_revision
     );
+}
+
+/// The route table as it is written.
+fn table(world: &Simulation) -> RouteTable {
+    let map = world.world.map("smol-routes").unwrap();
+    let text = &map.data.as_ref().unwrap()["routes.json"];
+    RouteTable::parse(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn gateways_reach_services_by_address_so_that_no_name_server_is_in_the_path() {
+    let mut world = served();
+    let before = table(&world);
+    let primary = |table: &RouteTable| table.primary.as_ref().unwrap().url.clone();
+    assert!(primary(&before).contains(".models.svc:8000"));
+    for service in &mut world.world.services {
+        let spec = service.spec.as_mut().unwrap();
+        spec.cluster_ip = Some("fd00::7".to_owned());
+    }
+    world.settle();
+    let after = table(&world);
+    assert_eq!(primary(&after), "http://[fd00::7]:8000");
+    assert_eq!(after.fallback.unwrap().url, "http://[fd00::7]:11434");
+    assert_eq!(after.generation, before.generation + 1);
+    assert!(is(&world, ConditionType::Ready));
 }
 
 #[test]
@@ -156,6 +182,20 @@ fn a_failed_fetch_is_tried_again_and_a_wrong_digest_is_held_against_the_revision
         world.status.failed_revisions.first().map(|one| one.reason),
         Some(Reason::ModelDigestMismatch)
     );
+    world.live(Duration::from_secs(15));
+    assert!(is(&world, ConditionType::Ready), "{:#?}", world.status);
+}
+
+#[test]
+fn a_model_that_was_fetched_into_another_claim_is_fetched_anew() {
+    let mut world = Simulation::new(SMALL);
+    let plan = world.reconcile();
+    assert!(!plan.actions.is_empty() && !world.world.jobs.is_empty());
+    // Somebody deletes the claim while the Job works, and it ends well nevertheless.
+    world.world.claims.clear();
+    world.kubelet();
+    world.settle();
+    assert_eq!(world.world.claims.len(), 1);
     world.live(Duration::from_secs(15));
     assert!(is(&world, ConditionType::Ready), "{:#?}", world.status);
 }

@@ -61,6 +61,11 @@ impl World {
         self.deployments.iter().find(|one| named(*one, name))
     }
 
+    /// A Service of ours.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|one| named(*one, name))
+    }
+
     /// A map of ours.
     pub fn map(&self, name: &str) -> Option<&ConfigMap> {
         self.maps.iter().find(|one| named(*one, name))

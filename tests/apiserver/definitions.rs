@@ -10,7 +10,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::cluster::ControlPlane;
+use crate::cluster::{ControlPlane, kstatus};
 use crate::specs::{servers_verdict, smallest};
 
 /// Group of a copy of the definition that a test may change.
@@ -42,6 +42,14 @@ async fn the_api_servers_defaults_are_ours() {
     let stored = servers_verdict(&client, &smallest()).await.unwrap();
     let ours: InferenceEngine = serde_json::from_value(smallest()).unwrap();
     assert_eq!(stored["spec"], serde_json::to_value(&ours.spec).unwrap());
+}
+
+#[tokio::test]
+async fn a_resource_that_nobody_has_looked_at_is_not_taken_for_complete() {
+    let client = ControlPlane::shared().client();
+    let stored = servers_verdict(&client, &smallest()).await.unwrap();
+    assert_eq!(stored["status"]["observedGeneration"], -1);
+    assert_eq!(kstatus(&[stored])[0].status, "InProgress");
 }
 
 #[tokio::test]

@@ -29,5 +29,5 @@ mod parts;
 pub use control_plane::ControlPlane;
 pub use image::Image;
 pub use kstatus::{Kstatus, kstatus};
-pub use node::{ADDRESS, NODE, Node, enginewright};
+pub use node::{ADDRESS, NODE, Node, enginewright, ollama};
 pub use parts::program;

@@ -4,6 +4,7 @@
 //! it with its first process.
 
 use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
@@ -36,8 +37,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node that has `images`, and waits until it takes pods.
+    /// Starts a node that has `images` and the project's definitions, and waits until it takes pods.
     pub fn start(images: &[Image]) -> Self {
+        let node = Self::bare(images);
+        node.run(async |client| install_definitions(&client).await);
+        node
+    }
+
+    /// The same without the definitions: an installation brings its own.
+    pub fn bare(images: &[Image]) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "a whole node needs namespaces and control groups: run these tests as root"
@@ -69,9 +77,7 @@ impl Node {
             .expect("the first process writes its id");
         let network = File::open(format!("/proc/{}/ns/net", init.trim()))
             .expect("the namespace of a process that lives");
-        let node = Self { premises, network };
-        node.run(async |client| install_definitions(&client).await);
-        node
+        Self { premises, network }
     }
 
     /// Runs `work` on a thread in the node's network, where its addresses can be reached.
@@ -112,22 +118,50 @@ impl Node {
 
     /// Runs `kubectl` with `arguments` and, where it is not empty, `input`; fails when it fails.
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> String {
-        let manifest = self.premises.folder().join("input.yaml");
-        std::fs::write(&manifest, input).expect("a file in the node's folder");
+        self.command(&program("kubectl"), arguments, input)
+            .unwrap_or_else(|said| panic!("kubectl {arguments:?}: {said}"))
+    }
+
+    /// Runs a program that speaks to the cluster; what it said when it fails.
+    pub fn command(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<String, String> {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(input.as_bytes())
+            .and_then(|()| file.rewind())
+            .expect("the input is written");
         let output = self.inside(|| {
-            Command::new(program("kubectl"))
+            Command::new(program)
                 .args(arguments)
                 .env("KUBECONFIG", self.premises.folder().join("kubeconfig"))
-                .stdin(File::open(&manifest).expect("it was just written"))
+                .stdin(file)
                 .output()
-                .expect("kubectl starts")
+                .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
         });
-        assert!(
-            output.status.success(),
-            "kubectl {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    /// Ids of the processes on this node whose command line contains `words`.
+    pub fn processes(&self, words: &str) -> Vec<u32> {
+        let name = self.premises.folder().file_name().unwrap_or_default();
+        let name = name.to_string_lossy();
+        std::fs::read_dir("/proc")
+            .expect("/proc")
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|id| tools::command_line(*id).contains(words))
+            .filter(|id| {
+                let groups = std::fs::read_to_string(format!("/proc/{id}/cgroup"));
+                groups.is_ok_and(|groups| groups.contains(&*name))
+            })
+            .collect()
     }
 
     /// What the runtime `nvidia` was called with: one line a call.
@@ -190,8 +224,18 @@ fn busybox() -> Image {
         })
 }
 
+/// Certificate authorities, which the published image has, too.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// `localhost/enginewright:test`: the program under test.
 pub fn enginewright() -> Image {
     Image::new("localhost/enginewright:test", &["/usr/bin/enginewright"])
         .program("usr/bin/enginewright", tools::binary())
+        .file(AUTHORITIES, AUTHORITIES)
+}
+
+/// `localhost/ollama:test`: a real Ollama.
+pub fn ollama() -> Image {
+    Image::new("localhost/ollama:test", &["/usr/bin/ollama"])
+        .program("usr/bin/ollama", &tools::ollama())
 }

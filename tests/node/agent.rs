@@ -12,7 +12,7 @@ use crate::tools;
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// The manifest with this build's image, and a recorded tree in place of the node's root.
-fn manifest() -> String {
+pub fn manifest() -> String {
     let root = env!("CARGO_MANIFEST_DIR");
     let manifest = std::fs::read_to_string(format!("{root}/manifests/agent/agent.yaml")).unwrap();
     let image = "ghcr.io/enginewright/enginewright:0.1.0";

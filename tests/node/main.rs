@@ -14,3 +14,4 @@ mod tools;
 
 mod agent;
 mod life;
+mod operator;

@@ -1,5 +1,6 @@
-//! A layer under the operator's client that ends its life: after a given number of writes nothing
-//! reaches the API server any more, as if the process had been killed there.
+//! A layer under the operator's client that ends its life: a given write is made and its answer lost,
+//! and nothing else reaches the API server any more, as if the process had been killed there. What a
+//! process killed before its next write leaves behind is the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,19 +12,13 @@ use kube::Client;
 use kube::client::Body;
 use tower::{BoxError, Service};
 
-/// Where a life is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// Before the write is made.
-    Before(u64),
-    /// The write is made, and its answer is lost.
-    After(u64),
-}
-
 /// What became of one life of an operator.
 #[derive(Debug, Default)]
 pub struct Life {
     writes: AtomicU64,
+    /// Nothing more is sent.
+    dead: AtomicBool,
+    /// The last write was made.
     ended: AtomicBool,
 }
 
@@ -39,12 +34,12 @@ impl Life {
     }
 }
 
-/// A client whose life is cut at `cut`.
-pub fn mortal(client: Client, cut: Option<Cut>) -> (Client, Arc<Life>) {
+/// A client whose life ends with write number `last`.
+pub fn mortal(client: Client, last: u64) -> (Client, Arc<Life>) {
     let life = Arc::new(Life::default());
     let service = Mortal {
         inner: client,
-        cut,
+        last,
         life: Arc::clone(&life),
     };
     (Client::new(service, "default"), life)
@@ -53,7 +48,7 @@ pub fn mortal(client: Client, cut: Option<Cut>) -> (Client, Arc<Life>) {
 #[derive(Clone)]
 struct Mortal {
     inner: Client,
-    cut: Option<Cut>,
+    last: u64,
     life: Arc<Life>,
 }
 
@@ -68,7 +63,7 @@ impl Service<Request<Body>> for Mortal {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let dead = || -> BoxError { "the operator was killed".into() };
-        if self.life.has_ended() {
+        if self.life.dead.load(Ordering::SeqCst) {
             return Box::pin(async move { Err(dead()) });
         }
         let path = request.uri().path();
@@ -81,18 +76,22 @@ impl Service<Request<Body>> for Mortal {
         } else {
             0
         };
-        if counts && self.cut == Some(Cut::Before(number)) {
-            self.life.ended.store(true, Ordering::SeqCst);
+        // Writes that were begun at the same time are lost with it.
+        let is_last = counts && number == self.last;
+        if number > self.last {
             return Box::pin(async move { Err(dead()) });
         }
-        let after = counts && self.cut == Some(Cut::After(number));
-        if after {
-            self.life.ended.store(true, Ordering::SeqCst);
+        if is_last {
+            self.life.dead.store(true, Ordering::SeqCst);
         }
-        let inner = self.inner.clone();
+        let (inner, life) = (self.inner.clone(), Arc::clone(&self.life));
         Box::pin(async move {
             let answer = inner.send(request).await.map_err(BoxError::from);
-            if after { Err(dead()) } else { answer }
+            if is_last {
+                life.ended.store(true, Ordering::SeqCst);
+                return Err(dead());
+            }
+            answer
         })
     }
 }

@@ -77,7 +77,7 @@ async fn a_resource_is_answered_promoted_left_alone_and_taken_down() {
 }
 
 /// Comes to rest, and stays there.
-async fn nothing_is_written(operator: &Operator) {
+pub async fn nothing_is_written(operator: &Operator) {
     let mut before = operator.writes().await;
     let mut quiet = 0;
     for _ in 0..120 {

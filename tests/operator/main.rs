@@ -1,7 +1,13 @@
 //! The operator on a real API server with the real controllers of Deployments, Jobs and garbage. Only
 //! the kubelet is not one: it says of pods what a test wants, and what they would serve is served from
 //! loopback addresses. `scripts/tools cluster` builds the parts.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
@@ -12,4 +18,6 @@ mod crash;
 mod faults;
 mod kubelet;
 mod life;
+mod rights;
+mod storm;
 mod support;

@@ -34,8 +34,14 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// In this process, with `client`.
+    /// In this process, with `client`, and always by the same name, so that the lease of one that was
+    /// killed need not run out first.
     pub fn start(client: Client) -> Self {
+        Self::start_as(client, "test")
+    }
+
+    /// By a name of its own.
+    pub fn start_as(client: Client, identity: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let metrics = format!("http://{}/metrics", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -51,8 +57,7 @@ impl Operator {
                 gateways: 2,
             },
             listener,
-            // Always the same, so that a killed one's lease need not run out first.
-            identity: "test".to_owned(),
+            identity: identity.to_owned(),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         };
         let ended = stop.clone();
@@ -66,46 +71,38 @@ impl Operator {
         }
     }
 
-    /// Writes to the API server so far.
-    pub async fn writes(&self) -> u64 {
-        let text = reqwest::get(&self.metrics)
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+    /// Sum of the metrics whose lines `wanted` names.
+    async fn count(&self, wanted: impl Fn(&str) -> bool) -> u64 {
+        let response = reqwest::get(&self.metrics).await.unwrap();
+        let text = response.text().await.unwrap();
         text.lines()
-            .filter(|line| line.starts_with("enginewright_operator_writes_total"))
+            .filter(|line| wanted(line))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
+    }
+
+    /// Writes to the API server so far.
+    pub async fn writes(&self) -> u64 {
+        self.count(|line| line.starts_with("enginewright_operator_writes_total"))
+            .await
+    }
+
+    /// Whether it leads.
+    pub async fn leads(&self) -> bool {
+        let leading = "enginewright_operator_leading ";
+        self.count(|line| line.starts_with(leading)).await == 1
     }
 
     /// Reconciliations that came to their end so far.
     pub async fn reconciliations(&self) -> u64 {
-        let text = reqwest::get(&self.metrics)
+        self.count(|line| line.starts_with("enginewright_operator_reconciliations_total"))
             .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
-        text.lines()
-            .filter(|line| line.starts_with("enginewright_operator_reconciliations_total"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
     }
 
     /// Reconciliations that the API server refused something to.
     pub async fn refusals(&self) -> u64 {
-        let text = reqwest::get(&self.metrics)
+        self.count(|line| line.contains("reconciliations_total{result=\"api\"}"))
             .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
-        text.lines()
-            .filter(|line| line.contains("reconciliations_total{result=\"api\"}"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
     }
 
     /// Ends it in order.
@@ -210,12 +207,16 @@ impl World {
     }
 }
 
-/// The roles of the installation, as they are installed.
-async fn grant(client: &Client) {
+/// The objects of the installation.
+pub fn installed() -> Vec<Value> {
     let path =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/install/install.yaml");
     let text = std::fs::read_to_string(path).unwrap();
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    serde_saphyr::from_multiple(&text).unwrap()
+}
+
+/// The roles of the installation, as they are installed.
+async fn grant(client: &Client) {
     let roles = [
         "ServiceAccount",
         "ClusterRole",
@@ -224,7 +225,7 @@ async fn grant(client: &Client) {
         "RoleBinding",
     ];
     let mut granted = 0;
-    for document in documents {
+    for document in installed() {
         let object: DynamicObject = match serde_json::from_value(document) {
             Ok(object) => object,
             // An empty document.

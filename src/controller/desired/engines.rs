@@ -101,5 +101,8 @@ fn start(
         tolerations: view.engine.placement.tolerations.clone(),
         drain: view.engine.rollout.drain_timeout.as_secs(),
         startup: view.engine.runtime.startup_deadline.as_secs(),
+        // Its threads wait for each other by spinning: with one processor less than there are, they
+        // do not also wait for the gateway, the fallback and the kubelet.
+        threads: Some(node.hardware.cpu.cores.saturating_sub(1).max(1)),
     })
 }

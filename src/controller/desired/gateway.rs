@@ -1,5 +1,7 @@
 //! The gateway and its route table.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::{Desired, orders};
 use crate::api::{ActiveBackend, Ollama};
 use crate::controller::names::{self, Component, ROUTES_WANTED};
@@ -7,8 +9,11 @@ use crate::controller::notes::Notes;
 use crate::controller::observe::{launch, routes_wanted, was_told};
 use crate::controller::view::View;
 use crate::controller::workloads::{self, GATEWAY_PORT, Gateway, Kind, Mounted, OLLAMA_PORT};
-use crate::gateway::routes::{RouteTable, Timeouts, Upstream, UpstreamKind};
+use crate::gateway::routes::{BreakerSettings, RouteTable, Timeouts, Upstream, UpstreamKind};
 use crate::planner::{Action, InstanceId, Plan, Route};
+
+/// Longest time between two questions to an upstream that does not answer, in milliseconds.
+const BREAKER_OPEN: u64 = 1_000;
 
 pub(super) fn gateway(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut Desired) {
     let name = names::gateway(&view.owner.name);
@@ -130,6 +135,11 @@ fn build(view: &View<'_>, route: Route) -> RouteTable {
             stall_ms: millis(health.stall_timeout),
             ..Timeouts::default()
         },
+        // Pods come and go: one that has come shall not wait to be asked.
+        breaker: BreakerSettings {
+            open_max_ms: BREAKER_OPEN,
+            ..BreakerSettings::default()
+        },
         ..RouteTable::empty(served_name)
     }
 }
@@ -150,7 +160,7 @@ fn primary(view: &View<'_>, id: InstanceId) -> Option<(Upstream, crate::api::Rev
     };
     let upstream = Upstream {
         kind: UpstreamKind::Enginewright,
-        url: service_url(view, &name, launch.port()),
+        url: service_url(view, &name, launch.port())?,
         backend: backend.to_string(),
         model: launch.model_name().to_owned(),
         context_tokens: None,
@@ -169,7 +179,7 @@ fn fallback(view: &View<'_>) -> Option<Upstream> {
                 || view.engine.engine.context_tokens(),
                 |(_, stored)| stored.served.context_tokens(),
             );
-            (service_url(view, &name, OLLAMA_PORT), Some(context))
+            (service_url(view, &name, OLLAMA_PORT)?, Some(context))
         }
     };
     Some(Upstream {
@@ -182,11 +192,25 @@ fn fallback(view: &View<'_>) -> Option<Upstream> {
     })
 }
 
-fn service_url(view: &View<'_>, name: &str, port: u16) -> String {
+/// Where a Service is reached, once there is one: by its address, which lives as long as it does, so
+/// that no request waits for the cluster's name server, or fails with it.
+fn service_url(view: &View<'_>, name: &str, port: u16) -> Option<String> {
+    let spec = view.world.service(name)?.spec.as_ref()?;
+    let address = spec
+        .cluster_ip
+        .as_ref()
+        .and_then(|text| text.parse::<IpAddr>().ok());
+    Some(match address {
+        Some(address) => format!("http://{}", SocketAddr::new(address, port)),
+        None => named_url(view, name, port),
+    })
+}
+
+fn named_url(view: &View<'_>, name: &str, port: u16) -> String {
     format!("http://{name}.{}.svc:{port}", view.owner.namespace)
 }
 
 /// The endpoint, as the status names it.
 pub(crate) fn endpoint(view: &View<'_>) -> String {
-    service_url(view, &names::endpoint(&view.owner.name), GATEWAY_PORT)
+    named_url(view, &names::endpoint(&view.owner.name), GATEWAY_PORT)
 }

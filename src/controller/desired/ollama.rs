@@ -61,7 +61,7 @@ pub(super) fn ollama(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut 
             model,
             imported,
             context_tokens,
-            // The engine takes all processors: two that spin against each other are both slow.
+            // The engine takes most processors: two that spin against each other are both slow.
             threads: (node.hardware.cpu.cores / 2).max(1),
             parallel: view.engine.engine.slots,
             residency,

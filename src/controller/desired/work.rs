@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Desired;
 use crate::controller::names::{COMPONENT, Component, REVISION};
 use crate::controller::notes::Notes;
-use crate::controller::observe::{newest_fetch, outcome};
+use crate::controller::observe::{newest_fetch, outcome, wrote_here};
 use crate::controller::view::View;
 use crate::controller::workloads::{self, Collect, Fetch, Kind};
 use crate::controller::world::label;
@@ -33,7 +33,8 @@ pub(super) fn work(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut De
         let over = match (component, &revision) {
             (Some("fetch"), Some(id)) => {
                 // What succeeded was taken over; what failed stays until it is tried again.
-                view.stored(id).is_some() || cancelled.contains(id) || begun.contains(id)
+                let settled = view.stored(id).is_some() || !wrote_here(view, job);
+                settled || cancelled.contains(id) || begun.contains(id)
             }
             (Some("collect"), _) => {
                 outcome(view, job).is_some() && notes.garbage != Garbage::Running

@@ -67,7 +67,7 @@ fn instance(
     let here = launch
         .as_ref()
         .is_some_and(|launch| view.node.is_none_or(|node| node.name == launch.node));
-    let phase = phase(id, parts, here, notes, now);
+    let phase = phase(view, id, parts, here, notes, now);
     let revision = launch.as_ref().map_or_else(
         || {
             let meta = parts.pods.first().map(|pod| &pod.metadata);
@@ -92,6 +92,7 @@ fn instance(
 }
 
 fn phase(
+    view: &View<'_>,
     id: InstanceId,
     parts: &Parts<'_>,
     here: bool,
@@ -124,6 +125,16 @@ fn phase(
     match newest.map(|pod| standing(pod, "engine")) {
         Some(Standing::Ended(failure)) => exited(notes, failure),
         Some(Standing::Stuck(failure)) if !failure.transient => exited(notes, failure),
+        // What stood in the way all the time is the reason, not that time ran out.
+        Some(Standing::Stuck(failure))
+            if now >= starting + view.engine.runtime.startup_deadline =>
+        {
+            let failure = Failure {
+                transient: false,
+                ..failure
+            };
+            exited(notes, failure)
+        }
         Some(Standing::Started) => Phase::Ready,
         Some(Standing::Coming | Standing::Stuck(_)) | None => Phase::Starting { since: starting },
     }

@@ -22,7 +22,7 @@ use crate::planner::{
 pub(crate) use engines::launch;
 pub use services::routes_wanted;
 pub(crate) use services::was_told;
-pub(crate) use work::{newest_fetch, outcome};
+pub(crate) use work::{newest_fetch, outcome, present_fetch, wrote_here};
 
 /// The observation.
 pub fn observe(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Observed {

@@ -93,7 +93,9 @@ fn why(ended: &ContainerStateTerminated) -> Failure {
         (_, code) if code > 128 => format!("killed by signal {}", code - 128),
         (_, code) => format!("exit code {code}"),
     };
-    let said = last_line(words).map_or_else(String::new, |line| format!(": {line}"));
+    // Who was killed had no last words.
+    let said = last_line(words).filter(|_| code <= 128);
+    let said = said.map_or_else(String::new, |line| format!(": {line}"));
     let text = format!("The server ended ({how}){said}.");
     let failure = match (ended.reason.as_deref(), code) {
         (Some("OOMKilled"), _) => failure(Reason::EngineOutOfMemory, &text),

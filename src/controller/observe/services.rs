@@ -174,13 +174,13 @@ fn routes_generation(map: &k8s_openapi::api::core::v1::ConfigMap) -> u64 {
         .map_or(0, |table| table.generation)
 }
 
-/// The route that all gateways have taken over.
+/// The route in force: the newest once all gateways have taken it over, and until then the one before,
+/// so that nothing that is still asked is ended, or taken for gone.
 pub(super) fn routed(view: &View<'_>, notes: &Notes) -> Option<Route> {
-    let (route, generation) = routes_wanted(view)?;
+    routes_wanted(view)?;
     let in_force = notes.in_force.as_ref()?;
-    let pods = gateways(view);
-    let all = !pods.is_empty() && pods.is_subset(&in_force.pods);
-    (all && in_force.generation == generation).then_some(route)
+    let serves = gateways(view).iter().any(|pod| in_force.pods.contains(pod));
+    serves.then_some(in_force.route)
 }
 
 /// UIDs of the gateways that serve now.

@@ -24,12 +24,25 @@ pub(crate) fn newest_fetch<'a>(view: &'a View<'_>, id: &RevisionId) -> Option<(u
         .max_by_key(|(attempt, _)| *attempt)
 }
 
+/// The same, if it wrote into the claim that is there now: a Job that is older than the claim wrote
+/// into another one under its name.
+pub(crate) fn present_fetch<'a>(view: &'a View<'_>, id: &RevisionId) -> Option<(u32, &'a Job)> {
+    newest_fetch(view, id).filter(|(_, job)| wrote_here(view, job))
+}
+
+/// Whether a Job works on the claim that is there now.
+pub(crate) fn wrote_here(view: &View<'_>, job: &Job) -> bool {
+    let claim = view.claim_name().and_then(|name| view.world.claim(&name));
+    let begun = &job.metadata.creation_timestamp;
+    claim.is_some_and(|claim| claim.metadata.creation_timestamp <= *begun)
+}
+
 /// How far the model of a revision is.
 pub(super) fn model(view: &View<'_>, id: &RevisionId, notes: &mut Notes, now: Timestamp) -> Step {
     if view.stored(id).is_some() {
         return Step::Done;
     }
-    let Some((attempt, job)) = newest_fetch(view, id) else {
+    let Some((attempt, job)) = present_fetch(view, id) else {
         return Step::Todo;
     };
     if job.metadata.deletion_timestamp.is_some() {

@@ -67,6 +67,9 @@ pub struct Launch {
     pub drain: u64,
     /// From start to readiness, in seconds.
     pub startup: u64,
+    /// Threads that may be kept busy; absent: the server decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
 }
 
 /// Whose server runs the model.
@@ -240,7 +243,7 @@ fn grace(launch: &Launch) -> i64 {
 
 fn native(site: &Site, image: &str, launch: &Launch, model: &str) -> Container {
     let served = &launch.served;
-    let args = vec![
+    let mut args = vec![
         "serve".to_owned(),
         format!("--model={model}"),
         format!("--listen=0.0.0.0:{ENGINE_PORT}"),
@@ -250,6 +253,7 @@ fn native(site: &Site, image: &str, launch: &Launch, model: &str) -> Container {
         format!("--grace={}", grace(launch)),
         "--log-format=json".to_owned(),
     ];
+    args.extend(launch.threads.map(|threads| format!("--threads={threads}")));
     probed(
         container(site, image, "engine", args),
         launch,
