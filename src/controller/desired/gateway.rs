@@ -158,8 +158,12 @@ fn primary(view: &View<'_>, id: InstanceId) -> Option<(Upstream, crate::api::Rev
     } else {
         ActiveBackend::LastGood
     };
+    let kind = match &launch.server {
+        workloads::Server::Native { .. } => UpstreamKind::Enginewright,
+        workloads::Server::Image { .. } => UpstreamKind::OpenAi,
+    };
     let upstream = Upstream {
-        kind: UpstreamKind::Enginewright,
+        kind,
         url: service_url(view, &name, launch.port())?,
         backend: backend.to_string(),
         model: launch.model_name().to_owned(),
