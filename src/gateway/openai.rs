@@ -54,7 +54,7 @@ pub fn call(
         body.insert("max_tokens".into(), left.into());
     }
     if let Some(format) = wanted.format() {
-        body.insert("response_format".into(), response_format(format));
+        body.insert("response_format".into(), response_format(&format));
     }
     let tools = wanted.offers_tools();
     match (wanted.chat(), so_far) {
@@ -130,8 +130,8 @@ fn sampling(options: &ollama::Options) -> Map<String, Value> {
 }
 
 /// From Ollama's `format`.
-fn response_format(format: Value) -> Value {
-    if format == "json" {
+fn response_format(format: &Value) -> Value {
+    if *format == "json" {
         return json!({ "type": "json_object" });
     }
     let schema = json!({ "name": "answer", "strict": true, "schema": format });
