@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::engine::TensorRtArgs;
 use super::{Exit, fail};
 use crate::local::{self, End, Options, RunError};
 use crate::telemetry::{self, TelemetryArgs};
@@ -70,6 +71,13 @@ pub(super) struct Args {
     ollama: Option<PathBuf>,
 
     #[command(flatten)]
+    tensorrt: TensorRtArgs,
+
+    /// Act as this hardware would, described as for `plan`: an engine is built that does not run here.
+    #[arg(long, value_name = "FILE", hide = true)]
+    hardware: Option<PathBuf>,
+
+    #[command(flatten)]
     state: StateArgs,
 
     #[command(flatten)]
@@ -83,9 +91,15 @@ impl Args {
             listen,
             api_keys_file,
             ollama,
+            tensorrt,
+            hardware,
             state,
             telemetry,
         } = self;
+        let hardware = match hardware.as_deref().map(super::plan::described).transpose() {
+            Ok(hardware) => hardware,
+            Err(problem) => return fail(Exit::BadInput, &problem).into(),
+        };
         // One thread, this one: children die with the thread that started them.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -107,6 +121,8 @@ impl Args {
             ollama,
             path: std::env::var_os("PATH"),
             home: std::env::var_os("HOME").map(PathBuf::from),
+            tensorrt: tensorrt.search(),
+            hardware,
         };
         let end = runtime.block_on(local::run(options));
         drop(guard);

@@ -41,9 +41,13 @@ impl Served {
 
     /// The question whether it fits on a machine, beside a fallback kept as `engine` says.
     pub fn request(&self, engine: &ValidatedEngine) -> Request {
+        self.request_for(engine, false)
+    }
+
+    /// The same for a TensorRT engine, or for the CPU back end.
+    pub fn request_for(&self, engine: &ValidatedEngine, tensorrt: bool) -> Request {
         Request {
-            // There is no TensorRT back end yet: everything serves on the CPU wherever it is.
-            tensorrt: false,
+            tensorrt,
             precision: self.precision,
             slots: self.slots,
             max_input_tokens: self.max_input_tokens,

@@ -16,6 +16,7 @@ use super::event::{Event, Events};
 use super::guard;
 use super::model::{failure, transient};
 use super::process::{self, Order, Running};
+use super::{TensorRt, tensorrt_arguments};
 use crate::api::{Objectives, Reason, RevisionId};
 use crate::planner::{Failure, Health, Instance, InstanceId, Phase, Proof, Timestamp};
 use crate::probe::{Prober, health, proof};
@@ -36,6 +37,8 @@ pub struct Start<'a> {
     pub exclusive: bool,
     /// The model file.
     pub model: &'a Path,
+    /// Its engine, and where TensorRT is; without them the model itself runs on the CPU.
+    pub engine: Option<(&'a Path, &'a TensorRt)>,
     /// Its arguments.
     pub served: &'a Served,
     /// Time for running answers when it is told to end.
@@ -237,14 +240,22 @@ impl Engine {
 
 fn arguments(start: &Start<'_>) -> Vec<OsString> {
     let served = start.served;
-    let mut arguments: Vec<OsString> = vec!["serve".into(), "--model".into(), start.model.into()];
-    for (name, value) in [
+    let mut arguments: Vec<OsString> = vec!["serve".into()];
+    let mut values = vec![
         ("--listen", "stdin".to_owned()),
         ("--served-name", served.served_name.clone()),
-        ("--slots", served.slots.to_string()),
-        ("--context", served.context_tokens().to_string()),
         ("--grace", start.grace.as_secs().max(1).to_string()),
-    ] {
+    ];
+    if let Some((engine, tensorrt)) = start.engine {
+        // Slots and context are those it was built for.
+        arguments.extend(["--engine".into(), engine.into()]);
+        arguments.extend(tensorrt_arguments(&tensorrt.search));
+    } else {
+        arguments.extend(["--model".into(), start.model.into()]);
+        values.push(("--slots", served.slots.to_string()));
+        values.push(("--context", served.context_tokens().to_string()));
+    }
+    for (name, value) in values {
         arguments.extend([name.into(), value.into()]);
     }
     arguments

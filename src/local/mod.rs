@@ -9,6 +9,7 @@
 //! One thread, one loop ([`supervisor`]): it observes, asks the planner, persists, acts, reports.
 //! Tasks only wait and tell the loop. It decides nothing about what shall run.
 
+pub mod build;
 pub mod config;
 pub mod engine;
 pub mod event;
@@ -34,7 +35,9 @@ use rustix::process::{getpid, set_child_subreaper};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::gateway::routes::RouteTable;
+use crate::hardware::{Hardware, Sm};
 use crate::store::{StateDir, StoreError, atomic};
+use crate::tensorrt::{self, Search};
 use config::ConfigError;
 use event::{Event, Events};
 use supervisor::{Parts, Settings, Supervisor};
@@ -59,6 +62,28 @@ pub struct Options {
     pub path: Option<OsString>,
     /// `HOME`.
     pub home: Option<PathBuf>,
+    /// Where TensorRT is looked for.
+    pub tensorrt: Search,
+    /// The machine, where it is not this one: for trying out what another would do.
+    pub hardware: Option<Hardware>,
+}
+
+/// How engines are built and run on this machine's GPU.
+#[derive(Clone, Debug)]
+pub struct TensorRt {
+    /// Where shim and library are.
+    pub search: Search,
+    /// What engines are built for.
+    pub sm: Option<Sm>,
+}
+
+/// What a child must be told to find the same TensorRT.
+fn tensorrt_arguments(search: &Search) -> Vec<OsString> {
+    let named = [("--shim", &search.shim), ("--tensorrt", &search.tensorrt)];
+    let given = named
+        .into_iter()
+        .filter_map(|(flag, path)| Some([flag.into(), path.as_ref()?.into()]));
+    given.flatten().collect()
 }
 
 /// Why `run` does not run.
@@ -135,6 +160,10 @@ pub async fn run(options: Options) -> Result<End, RunError> {
         .map_err(|error| RunError::System("cannot receive signals", error))?;
     // Kept alive to the end: dropping it ends the watching.
     let _watcher = watch::watch(&options.file, events.clone());
+    let hardware = options
+        .hardware
+        .unwrap_or_else(crate::hardware::probe::probe);
+    let (hardware, tensorrt) = backend(hardware, options.tensorrt);
     let mut supervisor = Supervisor::new(Parts {
         settings: Settings {
             ollama_models: ollama::store::usual_places(options.home.as_deref()),
@@ -146,7 +175,8 @@ pub async fn run(options: Options) -> Result<End, RunError> {
         inbox,
         state,
         client,
-        hardware: without_gpu(crate::hardware::probe::probe()),
+        hardware,
+        tensorrt,
         wanted,
         gateway,
     })?;
@@ -158,11 +188,19 @@ pub async fn run(options: Options) -> Result<End, RunError> {
     Ok(end)
 }
 
-/// The machine as the CPU back end sees it: the only one that there is.
-fn without_gpu(mut hardware: crate::hardware::Hardware) -> crate::hardware::Hardware {
+/// What runs engines here: TensorRT where there are a GPU and our shim for it, else the processor,
+/// for which the machine is one without a GPU.
+fn backend(mut hardware: Hardware, search: Search) -> (Hardware, Option<TensorRt>) {
+    let sm = hardware.sm();
+    if sm.is_some() && tensorrt::is_installed(&search) {
+        return (hardware, Some(TensorRt { search, sm }));
+    }
+    if sm.is_some() {
+        tracing::warn!("there is a GPU, but no libenginewright_trt.so: the CPU serves; see --shim");
+    }
     hardware.gpu = None;
     hardware.jetson = None;
-    hardware
+    (hardware, None)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {

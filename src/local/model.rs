@@ -160,6 +160,34 @@ pub fn verify(job: &Job, stored: &Stored) -> Result<Box<Fetched>, Failure> {
     Ok(Box::new(Fetched { stored, facts }))
 }
 
+/// Checks every byte of the engine that was built for a revision. Blocks. One that is not what was built
+/// is deleted, so that it is built anew.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn verify_engine(job: &Job) -> Result<(), Failure> {
+    let Some(bundle) = job.revisions.engine(&job.revision) else {
+        let text = "The engine that was built is not there any more.";
+        return Err(failure(Reason::EngineNotFound, text));
+    };
+    let total = bundle.manifest().files.values().map(|file| file.size).sum();
+    let mut reported = Instant::now();
+    let verified = bundle.verify(&mut |done, _| {
+        if reported.elapsed() > REPORT_EVERY {
+            reported = Instant::now();
+            job.report(done, Some(total));
+        }
+    });
+    verified.map_err(|error| {
+        // What cannot be deleted is found wrong again.
+        let _left = std::fs::remove_dir_all(bundle.path());
+        failure(
+            Reason::EngineDigestMismatch,
+            &format!("The engine is damaged: {error}."),
+        )
+    })
+}
+
 /// What a model file's metadata say.
 ///
 /// # Errors
@@ -170,7 +198,8 @@ pub fn read_facts(path: &Path) -> Result<ModelFacts, Failure> {
 }
 
 impl Job {
-    fn report(&self, done: u64, total: Option<u64>) {
+    /// Tells the loop that the work moves.
+    pub fn report(&self, done: u64, total: Option<u64>) {
         // The loop only ends when everything does.
         let _ended = self.events.send(Event::WorkProgress {
             revision: self.revision.clone(),

@@ -14,12 +14,15 @@ use serde::{Deserialize, Serialize};
 use super::config::Served;
 use crate::api::{RevisionId, Sha256Hex};
 use crate::store::atomic;
+use crate::store::bundle::Bundle;
 use crate::store::digest::FileIdentity;
 
 /// Version of [`Stored`]'s form on disk.
 const VERSION: u32 = 1;
 /// Name of the record in a revision's folder.
 const RECORD: &str = "revision.json";
+/// Name of the folder of engines in a revision's folder.
+const ENGINES: &str = "engine";
 /// Name of the linked model in a revision's folder.
 const MODEL: &str = "model.gguf";
 
@@ -82,6 +85,25 @@ impl Revisions {
             .elsewhere
             .clone()
             .unwrap_or_else(|| self.path(&stored.revision).join(MODEL))
+    }
+
+    /// Folder for a revision's engine.
+    pub fn engines(&self, revision: &RevisionId) -> PathBuf {
+        self.path(revision).join(ENGINES)
+    }
+
+    /// The engine built for a revision: the newest bundle in its folder whose manifest can be read.
+    pub fn engine(&self, revision: &RevisionId) -> Option<Bundle> {
+        let entries = std::fs::read_dir(self.engines(revision)).ok()?;
+        let bundles = entries
+            .flatten()
+            .filter_map(|entry| Bundle::open(&entry.path()).ok());
+        bundles.max_by_key(|bundle| {
+            let manifest = bundle.file(crate::store::bundle::MANIFEST);
+            std::fs::metadata(manifest)
+                .and_then(|facts| facts.modified())
+                .ok()
+        })
     }
 
     /// Stores a revision: complete under its name, or not there at all.

@@ -32,7 +32,7 @@ pub use ffi::{
     Library, MappedFile, Progress, Reduction, Selector, Session, SessionError, Specialise, Tensor,
     TrustedPlan, Type, Unary,
 };
-pub use search::{Search, load};
+pub use search::{Search, is_installed, load};
 pub use version::{Capabilities, Flavour, Version};
 
 #[cfg(test)]

@@ -50,6 +50,11 @@ pub fn load(search: &Search) -> Result<Library, TensorRtError> {
     opened.open_tensorrt(&candidates)
 }
 
+/// Whether there is a shim to load: without one nothing of TensorRT can be used here. Loads nothing.
+pub fn is_installed(search: &Search) -> bool {
+    shim(search.shim.as_deref()).is_ok()
+}
+
 fn shim(asked: Option<&Path>) -> Result<PathBuf, TensorRtError> {
     let candidates: Vec<PathBuf> = match asked {
         Some(path) if path.is_dir() => vec![path.join(SHIM)],

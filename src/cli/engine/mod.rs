@@ -40,7 +40,7 @@ impl Args {
 
 /// Where TensorRT is.
 #[derive(Debug, clap::Args)]
-struct TensorRtArgs {
+pub(super) struct TensorRtArgs {
     /// The shim `libenginewright_trt.so`, or its folder; by default beside the program or in
     /// /usr/lib/enginewright.
     #[arg(long, value_name = "FILE", env = "ENGINEWRIGHT_SHIM")]
@@ -53,7 +53,7 @@ struct TensorRtArgs {
 }
 
 impl TensorRtArgs {
-    fn search(&self) -> Search {
+    pub(super) fn search(&self) -> Search {
         Search {
             shim: self.shim.clone(),
             tensorrt: self.tensorrt.clone(),

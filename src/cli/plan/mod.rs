@@ -45,6 +45,12 @@ enum Output {
     Json,
 }
 
+/// The hardware that a file describes.
+pub(super) fn described(path: &Path) -> Result<Hardware, String> {
+    serde_saphyr::from_str(&read(path)?)
+        .map_err(|error| format!("{} is no hardware description: {error}", path.display()))
+}
+
 impl Args {
     pub(super) fn run(self) -> Exit {
         match self.plan() {
@@ -78,11 +84,8 @@ impl Args {
     }
 
     fn hardware(&self) -> Result<Hardware, String> {
-        let Some(path) = &self.hardware else {
-            return Ok(probe::probe());
-        };
-        serde_saphyr::from_str(&read(path)?)
-            .map_err(|error| format!("{} is no hardware description: {error}", path.display()))
+        let described = self.hardware.as_deref().map(described);
+        described.unwrap_or_else(|| Ok(probe::probe()))
     }
 
     /// What is known of the model: its own header where the file is here, else its name.

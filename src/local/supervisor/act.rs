@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::build::{self, Build};
 use super::super::engine::{Engine, Start};
 use super::super::event::Event;
 use super::super::fetch::Fetch;
-use super::super::model::{self, Job, Origin, failure, transient};
+use super::super::model::{self, Fetched, Job, Origin, failure, transient};
 use super::{Running, Supervisor};
 use crate::api::{ModelSource, Reason, RevisionId};
 use crate::planner::{Action, Failure, Garbage, InstanceId, Step, StopReason, Timestamp, Work};
@@ -106,6 +107,9 @@ impl Supervisor {
         };
         let model = self.revisions.model(stored);
         let logs = self.state.path("logs");
+        let bundle = self
+            .tensorrt()
+            .and_then(|tensorrt| Some((self.revisions.engine(revision)?, tensorrt.clone())));
         let engine = Engine::start(
             &Start {
                 id,
@@ -113,6 +117,9 @@ impl Supervisor {
                 memory_bytes,
                 exclusive,
                 model: &model,
+                engine: bundle
+                    .as_ref()
+                    .map(|(bundle, tensorrt)| (bundle.path(), tensorrt)),
                 served: &stored.served,
                 grace: self.wanted.engine.rollout.drain_timeout,
                 logs: &logs,
@@ -145,10 +152,17 @@ impl Supervisor {
             Work::Verify => {
                 known.verify = running_at;
                 let stored = known.stored.clone();
+                let on_gpu = self.tensorrt().is_some();
                 tokio::spawn(async move {
                     let finish = job.clone();
                     let result = spawn_blocking(move || match stored {
-                        Some(stored) => model::verify(&job, &stored),
+                        Some(stored) => {
+                            let fetched = model::verify(&job, &stored)?;
+                            if on_gpu {
+                                model::verify_engine(&job)?;
+                            }
+                            Ok(fetched)
+                        }
                         None => Err(failure(Reason::ModelNotFound, "Nothing is stored.")),
                     });
                     finish.finish(work, flatten(result.await));
@@ -159,8 +173,19 @@ impl Supervisor {
                 let origin = known.origin.clone();
                 self.spawn_fetch(job, origin)
             }
-            // Revisions that run on the CPU need no bundle; the planner does not order one.
-            Work::FetchBundle | Work::BuildBundle => return,
+            Work::FetchBundle => {
+                known.bundle = Step::Failed {
+                    at: now,
+                    failure: failure(Reason::EngineNotFound, "Registries are for clusters."),
+                };
+                return;
+            }
+            Work::BuildBundle => {
+                let Some(task) = self.spawn_build(job) else {
+                    return;
+                };
+                task
+            }
         };
         if let Some(known) = self.known.get_mut(revision) {
             known.running = Some(Running {
@@ -169,6 +194,27 @@ impl Supervisor {
                 _task: AbortOnDropHandle::new(task),
             });
         }
+    }
+
+    /// `None` for what cannot be ordered: a build without a model, or where the processor serves.
+    fn spawn_build(&mut self, job: Job) -> Option<tokio::task::JoinHandle<()>> {
+        let tensorrt = self.tensorrt()?.clone();
+        let now = self.now();
+        let known = self.known.get_mut(&job.revision)?;
+        let (stored, facts) = (known.stored.clone()?, known.facts.clone()?);
+        known.build = Step::Running { progress_at: now };
+        let build = Build {
+            model: self.revisions.model(&stored),
+            served: stored.served.clone(),
+            out: self.revisions.engines(&job.revision),
+            logs: self.state.path("logs"),
+            tensorrt,
+        };
+        Some(tokio::spawn(async move {
+            let built = build::build(&job, &build).await;
+            let result = built.map(|()| Box::new(Fetched { stored, facts }));
+            job.finish(Work::BuildBundle, result);
+        }))
     }
 
     fn spawn_fetch(&self, job: Job, origin: Option<Origin>) -> tokio::task::JoinHandle<()> {
@@ -216,7 +262,8 @@ impl Supervisor {
         let step = match work {
             Work::Verify => &mut known.verify,
             Work::FetchModel => &mut known.model,
-            Work::FetchBundle | Work::BuildBundle => return,
+            Work::BuildBundle => &mut known.build,
+            Work::FetchBundle => return,
         };
         if !matches!(step, Step::Running { .. }) {
             return;
@@ -225,7 +272,11 @@ impl Supervisor {
             Step::Failed {
                 at: now,
                 failure: transient(
-                    Reason::ModelUnreachable,
+                    if work == Work::BuildBundle {
+                        Reason::BuildStalled
+                    } else {
+                        Reason::ModelUnreachable
+                    },
                     "Nothing moved for longer than engine.build.progressDeadline.",
                 ),
             }

@@ -21,7 +21,8 @@ impl Supervisor {
                 {
                     let step = match running.work {
                         Work::Verify => &mut known.verify,
-                        _ => &mut known.model,
+                        Work::BuildBundle => &mut known.build,
+                        Work::FetchModel | Work::FetchBundle => &mut known.model,
                     };
                     *step = Step::Running { progress_at: now };
                     self.screen
@@ -121,14 +122,25 @@ impl Supervisor {
                     // Fetched anew by the next try.
                     self.forget_model(revision);
                 }
+                if failure.reason == Reason::EngineDigestMismatch
+                    && let Some(known) = self.known.get_mut(revision)
+                {
+                    // It was deleted, and is built anew by the next try.
+                    known.build = Step::Todo;
+                }
                 Step::Failed { at, failure }
             }
         };
         if let Some(known) = self.known.get_mut(revision) {
             match work {
                 Work::Verify => known.verify = step,
-                Work::FetchModel => known.model = step,
-                Work::FetchBundle | Work::BuildBundle => {}
+                Work::FetchModel => {
+                    known.model = step;
+                    // What was built lay beside the model that it replaces.
+                    known.build = Step::Todo;
+                }
+                Work::BuildBundle => known.build = step,
+                Work::FetchBundle => known.bundle = step,
             }
         }
     }

@@ -286,7 +286,10 @@ impl Supervisor {
             kind: UpstreamKind::Enginewright,
             url: format!("http://{}", engine.address),
             backend: if engine.instance.revision == self.wanted.revision {
-                ActiveBackend::Cpu
+                match self.tensorrt() {
+                    Some(_) => ActiveBackend::TensorRT,
+                    None => ActiveBackend::Cpu,
+                }
             } else {
                 ActiveBackend::LastGood
             }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::TensorRt;
 use super::config::Wanted;
 use super::engine::Engine;
 use super::event::{Event, Events};
@@ -75,6 +76,10 @@ pub(super) struct Known {
     stored: Option<Stored>,
     facts: Option<ModelFacts>,
     model: Step,
+    /// The engine from a registry: there is none without a cluster.
+    bundle: Step,
+    /// The engine built here.
+    build: Step,
     verify: Step,
     running: Option<Running>,
 }
@@ -91,6 +96,7 @@ pub struct Supervisor {
     digests: Digests,
     client: reqwest::Client,
     hardware: Hardware,
+    tensorrt: Option<TensorRt>,
     memory_bytes: u64,
     wanted: Wanted,
     durable: Durable,
@@ -132,8 +138,10 @@ pub struct Parts {
     pub state: StateDir,
     /// One HTTP client for everything.
     pub client: reqwest::Client,
-    /// This machine, seen without a GPU: the CPU back end is the only one there is.
+    /// This machine; without its GPU where the processor serves.
     pub hardware: Hardware,
+    /// How engines are built and run on the GPU.
+    pub tensorrt: Option<TensorRt>,
     /// What the user wants at first.
     pub wanted: Wanted,
     /// The gateway, not yet started.
@@ -153,6 +161,7 @@ impl Supervisor {
             state,
             client,
             hardware,
+            tensorrt,
             wanted,
             gateway,
         } = parts;
@@ -163,16 +172,18 @@ impl Supervisor {
             .into_iter()
             .map(|stored| {
                 let facts = super::model::read_facts(&revisions.model(&stored)).ok();
+                let engine = revisions.engine(&stored.revision);
                 let known = Known {
                     facts,
                     model: Step::Done,
+                    build: engine.map_or(Step::Todo, |_| Step::Done),
                     stored: Some(stored.clone()),
                     ..Known::default()
                 };
                 (stored.revision, known)
             })
             .collect();
-        let memory_bytes = crate::engine::budget(&hardware, false).left.0;
+        let memory_bytes = crate::engine::budget(&hardware, tensorrt.is_some()).left.0;
         let report = Report {
             pid: std::process::id(),
             ..Report::default()
@@ -187,6 +198,7 @@ impl Supervisor {
             revisions,
             client,
             hardware,
+            tensorrt,
             memory_bytes,
             wanted,
             durable,

@@ -1,8 +1,9 @@
 //! What the planner gets to see: the present state, put into its words.
 
+use super::super::TensorRt;
 use super::super::report::Process;
 use super::{Known, Supervisor};
-use crate::api::{Ollama, Reason, RevisionId};
+use crate::api::{EnginePolicy, Ollama, Reason, RevisionId};
 use crate::engine::fit;
 use crate::planner::{
     Artefact, BuildNeed, Desired, EngineKind, Fit, Lifecycle, Node, Observed, Phase, Policy,
@@ -57,15 +58,39 @@ impl Supervisor {
     fn revision(&self, id: &RevisionId, known: &Known) -> Revision {
         Revision {
             id: id.clone(),
-            kind: EngineKind::Cpu,
+            kind: if self.tensorrt().is_some() {
+                EngineKind::TensorRt
+            } else {
+                EngineKind::Cpu
+            },
             fit: self.fit(known),
-            build: BuildNeed::None,
+            build: self.build_need(known),
             artefact: Artefact {
                 model: known.model.clone(),
-                bundle: Step::Todo,
-                build: Step::Todo,
+                bundle: known.bundle.clone(),
+                build: known.build.clone(),
                 verify: known.verify.clone(),
             },
+        }
+    }
+
+    /// TensorRT, where it is there and wanted.
+    pub(super) fn tensorrt(&self) -> Option<&TensorRt> {
+        let wanted = self.wanted.engine.engine.policy != EnginePolicy::Never;
+        self.tensorrt.as_ref().filter(|_| wanted)
+    }
+
+    fn build_need(&self, known: &Known) -> BuildNeed {
+        if self.tensorrt().is_none() {
+            return BuildNeed::None;
+        }
+        let need = known.facts.as_ref().zip(known.stored.as_ref());
+        let need = need.and_then(|(facts, stored)| {
+            let request = stored.served.request_for(&self.wanted.engine, true);
+            fit(&self.hardware, facts, &request).build
+        });
+        BuildNeed::Bundle {
+            memory_bytes: need.map_or(0, |build| build.need.bytes.0),
         }
     }
 
@@ -73,7 +98,8 @@ impl Supervisor {
         let (Some(facts), Some(stored)) = (&known.facts, &known.stored) else {
             return Fit::Unknown;
         };
-        let request = stored.served.request(&self.wanted.engine);
+        let on_gpu = self.tensorrt().is_some();
+        let request = stored.served.request_for(&self.wanted.engine, on_gpu);
         let fit = fit(&self.hardware, facts, &request);
         if let Some(memory_bytes) = fit.engine_bytes() {
             return Fit::Fits {
