@@ -19,7 +19,7 @@ demo: ## Shows the whole path on this machine, with times: Ollama first, promoti
 
 .PHONY: tools-test
 tools-test: ## What the tests need of the real parts
-	@scripts/tools system model ollama clients formats cluster trt
+	@scripts/tools system model ollama clients formats cluster registry helm trt
 
 .PHONY: lint
 lint: ## Format, clippy (pedantic, warnings are errors), documentation
@@ -50,6 +50,7 @@ test: tools-test ## Unit, property and router tests, then the real API server, m
 	cargo test --locked --lib --bins --test suite
 	cargo test --locked --test apiserver
 	cargo test --locked --test operator -- --test-threads 1
+	cargo test --locked --test chart
 	cargo test --locked --test real -- --test-threads 1
 	cargo test --locked --test engines -- --test-threads 1
 
@@ -80,6 +81,7 @@ shim: ## Compiles libenginewright_trt.so for the TensorRT whose headers are in T
 
 .PHONY: generated
 generated: ## Refreshes the committed files that are generated from the code
+	cargo run --locked --bin enginewright -- crds --dir crds
 	UPDATE_GENERATED=1 cargo test --locked --test suite generated
 	UPDATE_GENERATED=1 cargo test --locked --lib controller::workloads
 	@scripts/tools helm

@@ -24,6 +24,7 @@
 //! | [`gateway`] | the stable endpoint in front of engine and fallback | shell |
 //! | [`probe`] | proving a server by real generation, and measuring it | shell |
 //! | [`build`] | a network becomes an engine: weights laid down, lowered, built, bundled | shell |
+//! | [`sources`] | brings models from where they are published (`sources::protocol` is pure) | shell |
 //! | [`store`] | the state directory and engine bundles: atomic writes, locks, digests | shell |
 //! | [`local`] | `run`: the planner driven with processes | shell |
 //! | [`agent`] | publishes its node as an `EdgeNode` and as labels (`agent::decide` is pure) | shell |
@@ -53,6 +54,7 @@ pub mod planner;
 pub mod probe;
 pub mod scheduler;
 pub mod server;
+pub mod sources;
 pub mod store;
 pub mod telemetry;
 pub mod tensorrt;

@@ -53,6 +53,8 @@ pub struct Model {
     pub source: ModelSource,
     /// Digest of the file, where one was written.
     pub sha256: Option<Sha256Hex>,
+    /// Stands in for the source's own server; without a slash at its end.
+    pub endpoint: Option<String>,
     /// A Secret for the source.
     pub credentials: Option<SecretRef>,
 }
@@ -293,6 +295,8 @@ struct ServedInputs<'a> {
     version: u32,
     source: String,
     sha256: Option<&'a Sha256Hex>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
     served_name: &'a str,
     precision: Precision,
     max_input_tokens: u32,
@@ -315,7 +319,7 @@ struct ServedImage<'a> {
 
 impl ValidatedEngine {
     /// Names what would be served: the first ten hexadecimal digits of SHA-256 over model source,
-    /// its digest, served name, precision, lengths, slots, whether an engine is wanted at all, and the
+    /// its endpoint and digest, served name, precision, lengths, slots, whether an engine is wanted at all, and the
     /// container of `runtime.type: Image`.
     ///
     /// Left out is what changes how it is obtained, judged or watched (registry, trust, build,
@@ -342,6 +346,7 @@ impl ValidatedEngine {
             version: 1,
             source: self.model.source.to_string(),
             sha256: self.model.sha256.as_ref(),
+            endpoint: self.model.endpoint.as_deref(),
             served_name: &self.served_name,
             precision: self.engine.precision,
             max_input_tokens: self.engine.max_input_tokens,

@@ -4,6 +4,7 @@
 //! It decides nothing about when; it reports what came of it, with whose fault a failure was.
 
 mod fetch;
+mod meter;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::planner::Failure;
 use crate::store::digest;
 
 pub use fetch::{Fetch, fetch};
+pub use meter::Meter;
 
 /// What a fetch reports in its termination message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

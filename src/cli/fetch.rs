@@ -1,13 +1,19 @@
 //! `enginewright fetch`, `check` and `collect`: what Jobs and engines do with a node's cache.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
+
+use super::access::AccessArgs;
 use super::process::on_one_thread;
 use super::{Exit, fail};
 use crate::api::{ModelSource, Precision, RevisionId, Sha256Hex};
-use crate::cache::{self, Report};
+use crate::cache::{self, Meter, Report};
 use crate::engine::Served;
 use crate::telemetry::TelemetryArgs;
 
@@ -18,6 +24,13 @@ use crate::telemetry::TelemetryArgs;
 pub(super) struct Args {
     /// Where the model comes from, as in `model.source`.
     source: String,
+
+    /// Stands in for the server that the source's name implies, as `model.endpoint`.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+
+    #[command(flatten)]
+    access: AccessArgs,
 
     /// The cache.
     #[arg(long, value_name = "DIR")]
@@ -55,6 +68,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     progress_deadline: u64,
 
+    /// Where to serve `/metrics` meanwhile.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+
     /// File for the result, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -73,8 +90,13 @@ impl Args {
             Ok(source) => source,
             Err(error) => return fail(Exit::BadInput, &error),
         };
+        let access = match self.access.access(self.endpoint) {
+            Ok(access) => access,
+            Err(error) => return report(self.report.as_deref(), &Report::Failed(error.failure())),
+        };
         let order = cache::Fetch {
             source,
+            access,
             cache: self.cache,
             revision: RevisionId::new(self.revision),
             served: Served {
@@ -88,25 +110,42 @@ impl Args {
             claims: self.claims,
             progress_deadline: Duration::from_secs(self.progress_deadline),
         };
-        let written = self.report;
+        let (written, metrics) = (self.report, self.metrics);
         on_one_thread(&self.telemetry, async move {
-            let report = cache::fetch(order, reqwest::Client::new()).await;
-            if let Some(path) = &written {
-                let written = serde_json::to_vec(&report)
-                    .map_err(std::io::Error::other)
-                    .and_then(|json| std::fs::write(path, json));
-                if let Err(error) = written {
-                    return fail(Exit::Environment, &format!("{}: {error}", path.display()));
-                }
+            let meter = Arc::new(Meter::default());
+            if let Some(address) = metrics
+                && let Err(problem) = expose(address, Arc::clone(&meter)).await
+            {
+                return fail(Exit::Environment, &problem);
             }
-            match report {
-                Report::Fetched { .. } => Exit::Ok,
-                Report::Failed(failure) if failure.transient => {
-                    fail(Exit::Environment, &failure.message)
-                }
-                Report::Failed(failure) => fail(Exit::Engine, &failure.message),
-            }
+            report(written.as_deref(), &cache::fetch(order, meter).await)
         })
+    }
+}
+
+/// Serves what the meter says, for as long as the process lives.
+async fn expose(address: SocketAddr, meter: Arc<Meter>) -> Result<(), String> {
+    let listener = tokio::net::TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| format!("--metrics {address}: {error}"))?;
+    let router = Router::new().route("/metrics", get(move || async move { meter.exposition() }));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+/// Writes down what came of it.
+fn report(file: Option<&Path>, report: &Report) -> Exit {
+    if let Some(path) = file {
+        let written = serde_json::to_vec(report)
+            .map_err(std::io::Error::other)
+            .and_then(|json| std::fs::write(path, json));
+        if let Err(error) = written {
+            return fail(Exit::Environment, &format!("{}: {error}", path.display()));
+        }
+    }
+    match report {
+        Report::Fetched { .. } => Exit::Ok,
+        Report::Failed(failure) if failure.transient => fail(Exit::Environment, &failure.message),
+        Report::Failed(failure) => fail(Exit::Engine, &failure.message),
     }
 }
 

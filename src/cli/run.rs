@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::access::AccessArgs;
 use super::engine::TensorRtArgs;
 use super::{Exit, fail};
 use crate::local::{self, End, Options, RunError};
@@ -78,6 +79,9 @@ pub(super) struct Args {
     hardware: Option<PathBuf>,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
     state: StateArgs,
 
     #[command(flatten)]
@@ -93,6 +97,7 @@ impl Args {
             ollama,
             tensorrt,
             hardware,
+            access,
             state,
             telemetry,
         } = self;
@@ -113,6 +118,10 @@ impl Args {
             Ok(guard) => guard,
             Err(error) => return fail(Exit::BadInput, &error).into(),
         };
+        let access = match access.access(None) {
+            Ok(access) => access,
+            Err(error) => return fail(Exit::BadInput, &error).into(),
+        };
         let options = Options {
             file,
             state_dir: state.directory(),
@@ -123,6 +132,7 @@ impl Args {
             home: std::env::var_os("HOME").map(PathBuf::from),
             tensorrt: tensorrt.search(),
             hardware,
+            access,
         };
         let end = runtime.block_on(local::run(options));
         drop(guard);

@@ -107,15 +107,19 @@ fn not_here(engine: &ValidatedEngine) -> Vec<Problem> {
     let mut problems = Vec::new();
     let source = &engine.model.source;
     let has = match source {
-        ModelSource::File { .. } | ModelSource::Https { .. } | ModelSource::Ollama { .. } => true,
-        ModelSource::Hf { .. } | ModelSource::Oci { .. } | ModelSource::Pvc { .. } => false,
+        ModelSource::File { .. }
+        | ModelSource::Https { .. }
+        | ModelSource::Ollama { .. }
+        | ModelSource::Hf { .. }
+        | ModelSource::Oci { .. } => true,
+        ModelSource::Pvc { .. } => false,
     };
     if !has {
         problems.push(Problem::new(
             "spec.model.source",
             source.to_string(),
-            "`enginewright run` has models from file://, https:// and ollama://",
-            "download the GGUF file and write file:///path/to/it.gguf",
+            "there are no claims without a cluster",
+            "write file:///path/to/it.gguf",
         ));
     }
     if matches!(engine.runtime.server, RuntimeServer::Image(_)) {
@@ -131,7 +135,7 @@ fn not_here(engine: &ValidatedEngine) -> Vec<Problem> {
             "spec.model.credentials",
             "a Secret",
             "there are no Secrets without a cluster",
-            "leave it out",
+            "leave it out, and start with --credentials FOLDER, where the same keys are files",
         ));
     }
     problems

@@ -62,6 +62,8 @@ pub struct Options {
     pub path: Option<OsString>,
     /// `HOME`.
     pub home: Option<PathBuf>,
+    /// What sources of models demand.
+    pub access: crate::sources::Access,
     /// Where TensorRT is looked for.
     pub tensorrt: Search,
     /// The machine, where it is not this one: for trying out what another would do.
@@ -170,6 +172,7 @@ pub async fn run(options: Options) -> Result<End, RunError> {
             file: options.file,
             ollama: options.ollama,
             path: options.path,
+            access: options.access,
         },
         events,
         inbox,

@@ -12,6 +12,7 @@ use crate::api::{Reason, RevisionId, Sha256Hex};
 use crate::model::gguf::{GgufError, GgufFile};
 use crate::model::{ModelError, ModelFacts};
 use crate::planner::{Failure, Work};
+use crate::sources::Brought;
 use crate::store::digest::{self, DigestCache, FileIdentity};
 
 /// Least time between two reports of progress.
@@ -98,7 +99,8 @@ pub struct Origin {
 ///
 /// # Errors
 /// A failure of the revision, or of the world.
-pub fn adopt(job: &Job, origin: &Origin, file: &Path) -> Result<Box<Fetched>, Failure> {
+pub fn adopt(job: &Job, origin: &Origin, brought: &Brought) -> Result<Box<Fetched>, Failure> {
+    let file = &brought.model;
     FileIdentity::of(file).map_err(|error| not_a_file(file, &error))?;
     let facts = read_facts(file)?;
     let stored = job
@@ -109,6 +111,7 @@ pub fn adopt(job: &Job, origin: &Origin, file: &Path) -> Result<Box<Fetched>, Fa
             served: &origin.served,
             model: file,
             declared: origin.declared.as_ref(),
+            modelfile: &brought.modelfile,
         })
         .map_err(|error| disk(&error))?;
     Ok(Box::new(Fetched { stored, facts }))

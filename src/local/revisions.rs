@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Served;
 use crate::api::{RevisionId, Sha256Hex};
+use crate::model::modelfile::{self, Modelfile};
 use crate::store::atomic;
 use crate::store::bundle::Bundle;
 use crate::store::digest::FileIdentity;
@@ -61,6 +62,8 @@ pub struct New<'a> {
     pub model: &'a Path,
     /// Digest that the spec demands.
     pub declared: Option<&'a Sha256Hex>,
+    /// What is kept beside it.
+    pub modelfile: &'a Modelfile,
 }
 
 /// The folder `revisions/` of the state directory.
@@ -128,6 +131,10 @@ impl Revisions {
             declared: new.declared.map(|digest| digest.as_str().to_owned()),
             sha256: None,
         };
+        if !new.modelfile.is_empty() {
+            let bytes = serde_json::to_vec_pretty(new.modelfile)?;
+            atomic::write(&temporary.path().join(modelfile::FILE), &bytes)?;
+        }
         write_record(temporary.path(), &stored)?;
         atomic::sync_folder(temporary.path())?;
         let target = self.path(new.revision);
@@ -238,6 +245,7 @@ mod tests {
                 served: &served(),
                 model,
                 declared: None,
+                modelfile: &Modelfile::default(),
             })
             .unwrap()
     }

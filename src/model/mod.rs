@@ -13,6 +13,7 @@ pub mod catalogue;
 pub(crate) mod directory;
 mod entries;
 pub mod gguf;
+pub mod modelfile;
 pub mod ollama_store;
 mod structure;
 mod vocabulary;

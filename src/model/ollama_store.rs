@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::modelfile::{self, MODEL_LAYER, Modelfile, Part};
+
 /// Manifests have a few hundred bytes.
 const MOST_BYTES: u64 = 1 << 20;
-const MODEL_LAYER: &str = "application/vnd.ollama.image.model";
 
 /// A model's weights in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,44 @@ pub fn usual_folders(configured: Option<PathBuf>, home: Option<PathBuf>) -> Vec<
 /// The weights of `name` (`hermes3:8b`, `user/model:tag`, `host/user/model:tag`) in the store at
 /// `store`; `None` when the model or its blob is not there.
 pub fn find(store: &Path, name: &str) -> Option<Blob> {
+    let manifest = manifest(store, name)?;
+    let layer = manifest
+        .layers
+        .iter()
+        .find(|layer| layer.media_type == MODEL_LAYER)?;
+    let (path, sha256) = blob(store, layer)?;
+    path.is_file().then(|| Blob {
+        path,
+        sha256: sha256.to_owned(),
+    })
+}
+
+/// What is kept beside the weights of `name`: what of it can be read.
+pub fn modelfile(store: &Path, name: &str) -> Modelfile {
+    let mut read = Modelfile::default();
+    let layers = manifest(store, name).map(|manifest| manifest.layers);
+    for layer in layers.into_iter().flatten() {
+        let Some(part) = Part::of(&layer.media_type) else {
+            continue;
+        };
+        let bytes = blob(store, &layer).and_then(|(path, _)| {
+            let mut bytes = Vec::new();
+            let file = File::open(path).ok()?;
+            file.take(modelfile::MOST_BYTES)
+                .read_to_end(&mut bytes)
+                .ok()?;
+            Some(bytes)
+        });
+        if let Some(bytes) = bytes
+            && let Err(error) = read.take(part, &bytes)
+        {
+            tracing::warn!(model = name, %error, "a part of Ollama's model is left out");
+        }
+    }
+    read
+}
+
+fn manifest(store: &Path, name: &str) -> Option<Manifest> {
     let (path, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
     let parts: Vec<&str> = path.split('/').collect();
     let (host, namespace, model) = match parts.as_slice() {
@@ -61,18 +100,15 @@ pub fn find(store: &Path, name: &str) -> Option<Blob> {
     let mut text = String::new();
     let file = File::open(manifest).ok()?;
     file.take(MOST_BYTES).read_to_string(&mut text).ok()?;
-    let manifest: Manifest = serde_json::from_str(&text).ok()?;
-    let layer = manifest
-        .layers
-        .iter()
-        .find(|layer| layer.media_type == MODEL_LAYER)?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Where a layer lies, with its digest.
+fn blob<'a>(store: &Path, layer: &'a Layer) -> Option<(PathBuf, &'a str)> {
     let sha256 = layer.digest.strip_prefix("sha256:")?;
     let is_digest = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
     let path = store.join("blobs").join(format!("sha256-{sha256}"));
-    (is_digest && path.is_file()).then(|| Blob {
-        path,
-        sha256: sha256.to_owned(),
-    })
+    is_digest.then_some((path, sha256))
 }
 
 #[cfg(test)]

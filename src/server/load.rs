@@ -14,6 +14,10 @@ use super::worker::{EngineConfig, EngineObserver, spawn};
 use crate::backend::tensorrt::bundle::{self, EngineFolder};
 use crate::backend::{LoadError, Loader};
 use crate::model::gguf::{GgufFile, GgufValue, TensorInfo};
+use crate::model::modelfile::Modelfile;
+use crate::text::model::TextModelError;
+use crate::text::template::{ChatTemplate, known};
+use crate::text::tokenizer::Tokenizer;
 use crate::text::{TextFiles, TextModel};
 
 /// What to load, and under which names.
@@ -51,12 +55,34 @@ pub fn load(
         LoadError::Model(format!("{}: {error}", options.file.display()))
     };
     let gguf = GgufFile::open(&options.file).map_err(|error| failed(&error))?;
+    let modelfile = Modelfile::beside(&options.file).map_err(|error| failed(&error))?;
     let described = Described {
-        text: TextModel::from_gguf(&gguf).map_err(|error| failed(&error))?,
-        card: card(&options.file, &gguf).map_err(|error| failed(&error))?,
+        text: text(&gguf, &modelfile).map_err(|error| failed(&error))?,
+        card: ModelCard {
+            modelfile,
+            ..card(&options.file, &gguf).map_err(|error| failed(&error))?
+        },
         name: stem(&options.file),
     };
     start(options, described, loader, observer)
+}
+
+/// The model's own chat template; where its file has none, the one that Ollama's stands for.
+fn text(gguf: &GgufFile, modelfile: &Modelfile) -> Result<TextModel, TextModelError> {
+    let own = gguf.str("tokenizer.chat_template").is_some();
+    let (Some(theirs), false) = (&modelfile.template, own) else {
+        return TextModel::from_gguf(gguf);
+    };
+    let Some(source) = known::of_ollamas(theirs) else {
+        tracing::warn!(
+            "the model's file has no chat template, and Ollama's is none that is known: prompts are \
+             rendered plainly"
+        );
+        return TextModel::from_gguf(gguf);
+    };
+    let tokenizer = Tokenizer::from_gguf(gguf)?;
+    let template = ChatTemplate::for_tokenizer(source, None, &tokenizer)?;
+    TextModel::new(tokenizer, template)
 }
 
 /// Reads the text files in the folder of an engine and starts it with `loader`.
@@ -150,6 +176,7 @@ fn card(file: &Path, gguf: &GgufFile) -> std::io::Result<ModelCard> {
             .unwrap_or_default()
             .to_owned(),
         info,
+        modelfile: Modelfile::default(),
     })
 }
 

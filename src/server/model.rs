@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::model::modelfile::Modelfile;
 use crate::text::TextModel;
 use crate::wire::{ApiError, ollama, time::rfc3339};
 
@@ -27,6 +28,8 @@ pub struct ModelCard {
     pub template: String,
     /// Metadata of the file, without long lists.
     pub info: Map<String, Value>,
+    /// What comes beside the file: used where a request says nothing.
+    pub modelfile: Modelfile,
 }
 
 /// A model with the names it answers to.
@@ -104,7 +107,7 @@ impl ServedModel {
     pub fn show(&self) -> ollama::ShowResponse {
         ollama::ShowResponse {
             modelfile: format!("# served by enginewright as {}\n", self.name),
-            parameters: String::new(),
+            parameters: parameters(&self.card.modelfile),
             template: self.card.template.clone(),
             details: self.details(),
             model_info: self.card.info.clone(),
@@ -112,6 +115,19 @@ impl ServedModel {
             modified_at: rfc3339(self.card.modified),
         }
     }
+}
+
+/// Parameters the way Ollama shows them: a name and a value on each line.
+fn parameters(modelfile: &Modelfile) -> String {
+    let mut lines = Vec::new();
+    for (name, value) in &modelfile.parameters {
+        let values = match value {
+            Value::Array(all) => all.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        lines.extend(values.iter().map(|value| format!("{name:30} {value}")));
+    }
+    lines.join("\n")
 }
 
 /// A number of weights the way Ollama writes it: `134.52M`, `8.0B`.

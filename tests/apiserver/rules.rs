@@ -197,6 +197,7 @@ fn across_fields() -> Vec<Case> {
     let image = format!("docker.io/vllm/vllm-openai@sha256:{digest}");
     let image = json!({"image": image, "modelName": "m"});
     let https = "https://models.example.com/a.gguf";
+    let endpoint = json!("http://registry.lan:5000");
     let toleration = |value: Value| json!({"placement": {"tolerations": [value]}});
     vec![
         spec(
@@ -206,6 +207,10 @@ fn across_fields() -> Vec<Case> {
         spec(
             &json!({"model": {"source": https}}),
             &json!({"model": {"source": https, "sha256": digest}}),
+        ),
+        spec(
+            &json!({"model": {"source": "file:///a.gguf", "endpoint": endpoint}}),
+            &json!({"model": {"endpoint": endpoint}}),
         ),
         spec(
             &json!({"model": {"sha256": digest}}),

@@ -13,6 +13,7 @@ mod hostile_models;
 mod interpreter;
 mod network;
 mod run;
+mod sources;
 mod structured;
 mod structured_served;
 mod tokenizer;

@@ -47,6 +47,16 @@ pub fn ollama() -> PathBuf {
     part("bin/ollama")
 }
 
+/// A real OCI registry.
+pub fn registry() -> PathBuf {
+    part("cluster/bin/registry")
+}
+
+/// A real client of registries.
+pub fn oras() -> PathBuf {
+    part("cluster/bin/oras")
+}
+
 /// A Python with the real client libraries `openai` and `ollama`.
 pub fn python() -> PathBuf {
     part("venv/bin/python")

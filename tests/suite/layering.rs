@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Layers that only decide, with the single file that is allowed to observe.
-const PURE: [(&str, Option<&str>); 13] = [
+const PURE: [(&str, Option<&str>); 14] = [
     ("agent/decide", None),
     ("api", None),
     ("hardware", Some("probe.rs")),
@@ -12,6 +12,7 @@ const PURE: [(&str, Option<&str>); 13] = [
     ("network", None),
     ("planner", None),
     ("scheduler", None),
+    ("sources/protocol", None),
     ("backend/tensorrt/plan", None),
     ("text", None),
     ("wire", None),
@@ -47,7 +48,7 @@ const FORBIDDEN: [(&str, &str); 22] = [
 ];
 
 /// Layers from the inside out: a layer imports only what stands in its row.
-const ORDER: [(&str, &[&str]); 11] = [
+const ORDER: [(&str, &[&str]); 12] = [
     ("agent/decide", &["agent", "api", "hardware"]),
     ("api", &["api"]),
     ("hardware", &["api", "hardware", "model"]),
@@ -56,6 +57,7 @@ const ORDER: [(&str, &[&str]); 11] = [
     ("weights", &["weights", "network", "model"]),
     ("planner", &["api", "hardware", "engine", "planner"]),
     ("scheduler", &["scheduler", "backend"]),
+    ("sources/protocol", &["sources", "api", "model"]),
     ("backend/tensorrt/plan", &["backend"]),
     ("text", &["text", "model", "backend"]),
     ("wire", &["wire", "api"]),

@@ -14,7 +14,7 @@ pub struct ModelSpec {
     /// Where the model comes from, as one URL:
     /// `ollama://name:tag` (from the node's Ollama store, pulled through Ollama if absent),
     /// `hf://org/repo@revision` (Hugging Face; `#file.gguf` picks one file),
-    /// `oci://registry/repo@sha256:…` (an OCI image with the model's files),
+    /// `oci://registry/repo@sha256:…` (an OCI artifact with one GGUF file as a layer),
     /// `https://…` (one GGUF file, with `sha256`),
     /// `file:///path` (a file on the node or, for `enginewright run`, on this machine, which also
     /// takes `file://./path` relative to the YAML file),
@@ -28,6 +28,18 @@ pub struct ModelSpec {
     #[schemars(regex(pattern = "^[0-9a-f]{64}$"), length(max = 64))]
     pub sha256: Option<String>,
 
+    /// Stands in for the server that the source's name implies: a mirror, or one without TLS, such as
+    /// `http://registry.lan:5000`. For `ollama://` and `oci://` a registry, for `hf://` what clients of
+    /// Hugging Face know as `HF_ENDPOINT`. Digests are checked all the same. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        regex(
+            pattern = "^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$"
+        ),
+        length(min = 8, max = 253)
+    )]
+    pub endpoint: Option<String>,
+
     /// What clients write as `model`. Default: the name in an `ollama://` source, so that clients of
     /// Ollama change nothing; else the name of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +50,7 @@ pub struct ModelSpec {
     pub served_name: Option<String>,
 
     /// A Secret of the same namespace with what the source demands: `token` for `hf://` and
-    /// `https://`, `.dockerconfigjson` for `oci://`. Mounted by the kubelet; never read by the
+    /// `https://`, `.dockerconfigjson` for `oci://` and `ollama://`. Mounted by the kubelet; never read by the
     /// operator. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<SecretRef>,
@@ -89,6 +101,12 @@ fn model_rules(schema: &mut Schema) {
         "!self.source.startsWith('https://') || has(self.sha256)",
         "an https:// source is checked against its SHA-256; write model.sha256 with the 64 \
          hexadecimal digits that `sha256sum FILE` prints",
+    );
+    rules::add(
+        schema,
+        "!has(self.endpoint) || self.source.startsWith('ollama://') || self.source.startsWith('hf://') || self.source.startsWith('oci://')",
+        "an endpoint stands in for the server of ollama://, hf:// and oci:// sources; remove \
+         model.endpoint, an https:// source is the whole address",
     );
     rules::add(
         schema,

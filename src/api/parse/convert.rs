@@ -119,7 +119,7 @@ impl Converter {
                 tool_call_accuracy: objectives.tool_call_accuracy,
             },
             health: self.health(&health),
-            fallback: fallback_of(fallback, &model.source, &name),
+            fallback: fallback_of(fallback, &model, &name),
             rollout: self.rollout(rollout),
             namespace: String::new(),
             generation: None,
@@ -134,6 +134,7 @@ impl Converter {
         let ModelSpec {
             source,
             sha256,
+            endpoint,
             served_name: _,
             credentials,
         } = model;
@@ -153,6 +154,7 @@ impl Converter {
             source: parsed,
             // The schema has looked at the digits.
             sha256: sha256.as_deref().and_then(Sha256Hex::new),
+            endpoint: endpoint.map(|text| text.trim_end_matches('/').to_owned()),
             credentials,
         }
     }
@@ -249,15 +251,17 @@ fn runtime_image(image: RuntimeImageSpec, served_name: &str) -> RuntimeImage {
     }
 }
 
-fn fallback_of(fallback: FallbackSpec, source: &ModelSource, name: &Name) -> Fallback {
+fn fallback_of(fallback: FallbackSpec, source: &Model, name: &Name) -> Fallback {
     let FallbackSpec {
         order,
         residency,
         ollama,
     } = fallback;
-    let known = ollama
-        .model
-        .or_else(|| source.ollama_name().map(str::to_owned));
+    // A managed Ollama pulls from where a name says, and from nowhere else.
+    let of_ollama = source.source.ollama_name();
+    let pulls = source.endpoint.is_none() || ollama.address.is_some();
+    let pulled = of_ollama.filter(|_| pulls);
+    let known = ollama.model.or_else(|| pulled.map(str::to_owned));
     let import = known.is_none();
     // A name that Ollama's own library cannot have, so nothing of the user's is overwritten.
     let model = known.unwrap_or_else(|| format!("enginewright/{name}:imported"));

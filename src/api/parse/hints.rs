@@ -61,6 +61,10 @@ pub(super) fn for_pattern(pattern: &str) -> Option<Hint> {
             "an address is http:// or https://, a host and a port, without a path",
             "http://192.168.1.20:11434",
         ),
+        "^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$" => hint(
+            "an endpoint is http:// or https://, a host, perhaps a port and a path",
+            "http://registry.lan:5000",
+        ),
         "^[!-~]+$" => hint("a token is printable ASCII without blanks", "\"2\""),
         "^[a-z]([-a-z0-9]*[a-z0-9])?$" => hint(
             "a name is lower-case letters, digits and '-', starts with a letter and does not end with '-'",

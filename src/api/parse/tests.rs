@@ -325,6 +325,11 @@ fn each_rule_between_fields_is_refused_with_what_to_write() {
             "write model.sha256",
         ),
         (
+            json!({"model": {"source": "file:///m.gguf", "endpoint": "http://registry.lan:5000"}}),
+            "spec.model: found endpoint: http://registry.lan:5000, source: file:///m.gguf; ",
+            "remove model.endpoint",
+        ),
+        (
             json!({"model": {"source": "ollama://a", "sha256": "0".repeat(64)}}),
             "spec.model: found sha256: 000",
             "remove model.sha256",

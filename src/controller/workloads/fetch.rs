@@ -60,6 +60,9 @@ pub fn fetch(owner: &Owner, site: &Site, fetch: &Fetch<'_>) -> Object {
     if let Some(digest) = &fetch.model.sha256 {
         args.push(format!("--sha256={digest}"));
     }
+    if let Some(endpoint) = &fetch.model.endpoint {
+        args.push(format!("--endpoint={endpoint}"));
+    }
     let mut volumes = vec![cache::volume("cache", fetch.claim, false)];
     let mut mounts = vec![mount("cache", "/cache", false)];
     let mut env = Vec::new();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
 use crate::api::Sha256Hex;
+use crate::model::modelfile::Modelfile;
 
 /// For questions that need no work.
 const QUICK: Duration = Duration::from_secs(5);
@@ -193,8 +194,8 @@ impl Ollama {
         self.send(what, request).await.map(drop)
     }
 
-    /// Makes a model of a blob. `template`: Go template of its prompts; `None`: Ollama's own guess.
-    /// `threads`: of the processor that it may keep busy.
+    /// Makes a model of a blob. `said`: what comes beside it; without a template, Ollama's own guess
+    /// is taken. `threads`: of the processor that it may keep busy.
     ///
     /// # Errors
     /// [`OllamaError`].
@@ -202,18 +203,27 @@ impl Ollama {
         &self,
         model: &str,
         digest: &Sha256Hex,
-        template: Option<&str>,
+        said: &Modelfile,
         threads: u32,
     ) -> Result<(), OllamaError> {
         let what = "/api/create";
+        let mut parameters = said.parameters.clone();
+        parameters.insert("num_thread".to_owned(), threads.into());
         let mut body = json!({
             "model": model,
             "files": {"model.gguf": format!("sha256:{digest}")},
-            "parameters": {"num_thread": threads},
+            "parameters": parameters,
             "stream": false,
         });
-        if let (Some(template), Some(object)) = (template, body.as_object_mut()) {
-            object.insert("template".to_owned(), json!(template));
+        if let Some(object) = body.as_object_mut() {
+            for (name, text) in [("template", &said.template), ("system", &said.system)] {
+                if let Some(text) = text {
+                    object.insert(name.to_owned(), json!(text));
+                }
+            }
+            if !said.licences.is_empty() {
+                object.insert("license".to_owned(), json!(said.licences));
+            }
         }
         let request = self.client.post(self.at(what)).timeout(CREATE).json(&body);
         let answer = self.json(what, request).await?;

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,6 +21,7 @@ use super::model::{Digests, transient};
 use super::process::{self, Order, Running};
 use crate::api::{Reason, Residency, RevisionId, Sha256Hex};
 use crate::model::gguf::{GgufFile, ReadOptions};
+use crate::model::modelfile::Modelfile;
 use crate::planner::Failure;
 use api::{Ollama, OllamaError};
 
@@ -295,18 +297,15 @@ pub async fn hand_over(
     threads: u32,
 ) -> Result<(), OllamaError> {
     let known = ollama.show(name).await?;
-    let marked = format!("num_thread {threads}");
-    let as_wanted = known
-        .as_ref()
-        .and_then(|shown| shown.get("modelfile")?.as_str())
-        .is_some_and(|text| {
-            text.contains(digest.as_str()) && text.lines().any(|line| line.ends_with(&marked))
-        });
-    if as_wanted {
+    let said = Modelfile::beside(file).map_err(OllamaError::File)?;
+    if known.is_some_and(|shown| is_as_wanted(&shown, digest, &said, threads)) {
         return Ok(());
     }
     ollama.push_blob(file, digest).await?;
-    ollama.create(name, digest, None, threads).await?;
+    ollama.create(name, digest, &said, threads).await?;
+    if said.template.is_some() {
+        return Ok(());
+    }
     let shown = ollama.show(name).await?;
     let guessed = shown
         .as_ref()
@@ -314,9 +313,47 @@ pub async fn hand_over(
     if guessed.is_none_or(|template| template.trim() == template::UNKNOWN)
         && let Some(template) = own_template(file).as_deref().and_then(template::known)
     {
-        ollama.create(name, digest, Some(template), threads).await?;
+        let said = Modelfile {
+            template: Some(template.to_owned()),
+            ..said
+        };
+        ollama.create(name, digest, &said, threads).await?;
     }
     Ok(())
+}
+
+/// Whether what Ollama shows is made of this file and what lies beside it.
+fn is_as_wanted(shown: &Value, digest: &Sha256Hex, said: &Modelfile, threads: u32) -> bool {
+    let text = |name: &str| shown.get(name).and_then(Value::as_str);
+    let Some(modelfile) = text("modelfile") else {
+        return false;
+    };
+    let has = |name: &str, value: &Value| {
+        let start = format!("PARAMETER {name} ");
+        let is = |found: &str| match value {
+            Value::String(text) => found.trim_matches('"') == text,
+            Value::Number(number) => found.parse().ok() == number.as_f64(),
+            Value::Bool(flag) => found.parse() == Ok(*flag),
+            _ => false,
+        };
+        modelfile
+            .lines()
+            .filter_map(|line| line.strip_prefix(&start))
+            .any(is)
+    };
+    let same = |name: &str, wanted: &Option<String>| {
+        wanted
+            .as_deref()
+            .is_none_or(|wanted| text(name) == Some(wanted))
+    };
+    modelfile.contains(digest.as_str())
+        && has("num_thread", &threads.into())
+        && same("template", &said.template)
+        && same("system", &said.system)
+        && said.parameters.iter().all(|(name, value)| match value {
+            Value::Array(all) => all.iter().all(|one| has(name, one)),
+            one => has(name, one),
+        })
 }
 
 /// What the task knows of its process.

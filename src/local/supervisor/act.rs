@@ -1,6 +1,7 @@
 //! What the planner orders, done with processes and files.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,9 @@ use super::super::fetch::Fetch;
 use super::super::model::{self, Fetched, Job, Origin, failure, transient};
 use super::{Running, Supervisor};
 use crate::api::{ModelSource, Reason, RevisionId};
+use crate::model::ollama_store;
 use crate::planner::{Action, Failure, Garbage, InstanceId, Step, StopReason, Timestamp, Work};
+use crate::sources::Brought;
 
 /// Longest time one request of a proof may take, whatever the probe's own limit is: three answers
 /// must fit into the planner's deadline for a proof.
@@ -220,30 +223,29 @@ impl Supervisor {
     fn spawn_fetch(&self, job: Job, origin: Option<Origin>) -> tokio::task::JoinHandle<()> {
         let fetch = Fetch {
             revision: job.revision.clone(),
-            client: self.client.clone(),
             events: self.events.clone(),
         };
-        let source = self.wanted.engine.model.source.clone();
+        let wanted = self.wanted.engine.model.clone();
+        let access = self.settings.access.clone();
         let file = self.wanted.model_file.clone();
         let downloads = self.state.path("models");
         let mut places = vec![self.state.path("ollama/models")];
         places.extend(self.settings.ollama_models.iter().cloned());
         let ollama = self.own_ollama();
         tokio::spawn(async move {
-            let path = match (source, file) {
-                (ModelSource::File { .. }, Some(file)) => Ok(file),
-                (ModelSource::Https { url }, _) => fetch.https(&url, &downloads).await,
-                (ModelSource::Ollama { name }, _) => fetch.ollama(&name, &places, ollama).await,
-                // Refused when the file was read.
-                (other, _) => Err(failure(
-                    Reason::SpecInvalid,
-                    &format!("{other} cannot be had without a cluster."),
-                )),
+            let brought = match (&wanted.source, file) {
+                (ModelSource::File { .. }, Some(file)) => Ok(Brought::at_hand(file)),
+                (ModelSource::Ollama { name }, _)
+                    if wanted.endpoint.is_none() && (ollama.is_some() || is_in(&places, name)) =>
+                {
+                    fetch.ollama(name, &places, ollama).await
+                }
+                _ => fetch.remote(&wanted, &access, &downloads).await,
             };
             let finish = job.clone();
-            let result = match (path, origin) {
-                (Ok(path), Some(origin)) => {
-                    flatten(spawn_blocking(move || model::adopt(&job, &origin, &path)).await)
+            let result = match (brought, origin) {
+                (Ok(brought), Some(origin)) => {
+                    flatten(spawn_blocking(move || model::adopt(&job, &origin, &brought)).await)
                 }
                 (Ok(_), None) => Err(failure(
                     Reason::ModelNotFound,
@@ -296,6 +298,12 @@ impl Supervisor {
             let _ended = events.send(Event::Collected(revisions.collect_garbage(&keep)));
         });
     }
+}
+
+fn is_in(places: &[PathBuf], name: &str) -> bool {
+    places
+        .iter()
+        .any(|place| ollama_store::find(place, name).is_some())
 }
 
 /// A task that panicked is a failure of the world.

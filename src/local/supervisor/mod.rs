@@ -59,6 +59,8 @@ pub struct Settings {
     pub path: Option<std::ffi::OsString>,
     /// Folders in which an Ollama of the user or of the system keeps models.
     pub ollama_models: Vec<PathBuf>,
+    /// What sources of models demand.
+    pub access: crate::sources::Access,
 }
 
 /// A piece of work that runs.

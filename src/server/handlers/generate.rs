@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::{begin, json, read};
 use crate::server::answer::{AnswerReader, PlainEvents, stream, whole_plain};
 use crate::server::edge::Failure;
-use crate::server::request::plain;
+use crate::server::request::{defaults, plain};
 use crate::server::state::ServerState;
 use crate::wire::{ApiError, generate};
 
@@ -32,8 +32,11 @@ pub async fn generate_stream(
 }
 
 async fn answer(state: &ServerState, request: Request) -> Result<AnswerReader, ApiError> {
-    let call = read::<generate::Request>(state, request).await?;
+    let mut call = read::<generate::Request>(state, request).await?;
     let service = Arc::clone(state.service()?);
-    let task = plain::generate(call.body)?;
+    let said = &service.model.card.modelfile;
+    defaults::plain(said, &mut call.body);
+    let mut task = plain::generate(call.body)?;
+    defaults::limit(said, &mut task);
     begin(state, &service, task, &call.id, call.budget).await
 }

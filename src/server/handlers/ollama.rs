@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Budget, Call, begin, json, read};
 use crate::server::answer::{OllamaLines, OllamaShape, loaded, stream, whole_ollama};
 use crate::server::edge::Failure;
-use crate::server::request::{self, Task};
+use crate::server::request::{self, Task, defaults};
 use crate::server::state::{ServerState, Service};
 use crate::wire::ApiError;
 use crate::wire::ollama::{ChatRequest, GenerateRequest};
@@ -19,8 +19,13 @@ pub async fn chat(
     State(state): State<Arc<ServerState>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let Call { id, body, budget } = read::<ChatRequest>(&state, request).await?;
+    let Call {
+        id,
+        mut body,
+        budget,
+    } = read::<ChatRequest>(&state, request).await?;
     let service = named(&state, &body.model)?;
+    defaults::ollama_chat(&service.model.card.modelfile, &mut body);
     let asked = Asked::new(
         OllamaShape::Chat,
         id,
@@ -32,7 +37,7 @@ pub async fn chat(
         &state,
         &service,
         asked,
-        request::ollama::chat(body)?,
+        limited(&service, request::ollama::chat(body)?),
         budget,
     )
     .await
@@ -43,8 +48,13 @@ pub async fn generate(
     State(state): State<Arc<ServerState>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let Call { id, body, budget } = read::<GenerateRequest>(&state, request).await?;
+    let Call {
+        id,
+        mut body,
+        budget,
+    } = read::<GenerateRequest>(&state, request).await?;
     let service = named(&state, &body.model)?;
+    defaults::ollama_generate(&service.model.card.modelfile, &mut body);
     let shape = OllamaShape::Generate;
     let asked = Asked::new(
         shape,
@@ -57,10 +67,17 @@ pub async fn generate(
         &state,
         &service,
         asked,
-        request::ollama::generate(body)?,
+        limited(&service, request::ollama::generate(body)?),
         budget,
     )
     .await
+}
+
+fn limited(service: &Service, task: Option<Task>) -> Option<Task> {
+    task.map(|mut task| {
+        defaults::limit(&service.model.card.modelfile, &mut task);
+        task
+    })
 }
 
 /// What shapes the answer.

@@ -10,7 +10,7 @@ use crate::server::answer::{
     ChatChunks, CompletionChunks, Heading, stream, whole_chat, whole_completion,
 };
 use crate::server::edge::Failure;
-use crate::server::request::{Input, openai};
+use crate::server::request::{Input, defaults, openai};
 use crate::server::state::{ServerState, Service};
 use crate::wire::ApiError;
 use crate::wire::openai::{ChatCompletionRequest, CompletionRequest, StreamOptions};
@@ -20,10 +20,13 @@ pub async fn chat(
     State(state): State<Arc<ServerState>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let call = read::<ChatCompletionRequest>(&state, request).await?;
+    let mut call = read::<ChatCompletionRequest>(&state, request).await?;
     let service = named(&state, call.body.model.as_deref())?;
     let streamed = streamed(call.body.stream, call.body.stream_options)?;
-    let task = openai::chat(call.body)?;
+    let said = &service.model.card.modelfile;
+    defaults::chat(said, &mut call.body);
+    let mut task = openai::chat(call.body)?;
+    defaults::limit(said, &mut task);
     let logprobs = task.top_logprobs.is_some();
     let heading = heading(&state, &service, "chatcmpl", &call.id);
     let mut reader = begin(&state, &service, task, &call.id, call.budget).await?;
@@ -45,10 +48,11 @@ pub async fn completions(
     State(state): State<Arc<ServerState>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let call = read::<CompletionRequest>(&state, request).await?;
+    let mut call = read::<CompletionRequest>(&state, request).await?;
     let service = named(&state, call.body.model.as_deref())?;
     let streamed = streamed(call.body.stream, call.body.stream_options)?;
     let wants_echo = call.body.echo.unwrap_or(false);
+    defaults::completion(&service.model.card.modelfile, &mut call.body);
     let task = openai::completion(call.body)?;
     let echo = match &task.input {
         Input::Text(text) if wants_echo => Some(text.clone()),

@@ -2,6 +2,7 @@
 //! one neutral [`Task`] (here its fields are checked, and errors name them); then [`prepare`] makes
 //! tokens and a grammar of it with the served model. No HTTP, no clock, no engine.
 
+pub mod defaults;
 pub mod ollama;
 pub mod openai;
 pub mod plain;

@@ -7,6 +7,7 @@
 mod date;
 mod functions;
 mod json;
+pub mod known;
 mod message;
 mod run;
 mod sentinel;

@@ -5,5 +5,5 @@ mod fallback;
 mod path;
 mod revisions;
 mod state;
-mod support;
+pub mod support;
 mod unit;
