@@ -150,6 +150,10 @@ mod tests {
 
     use super::*;
 
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "as the wait for a process gives it"
+    )]
     fn ended(code: i32) -> std::io::Result<ExitStatus> {
         Ok(ExitStatus::from_raw(code << 8))
     }
