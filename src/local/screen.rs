@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::api::{ActiveBackend, Condition, InferenceEngineStatus};
+use crate::planner::Work;
 
 /// Between two lines about the same progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -47,12 +48,13 @@ impl Screen {
         };
     }
 
-    /// Bytes of something that moves.
-    pub fn progress(&mut self, name: &str, done: u64, total: Option<u64>) {
+    /// Something that moves: bytes, or the percent of a build's present stage.
+    pub fn progress(&mut self, name: &str, work: Work, done: u64, total: Option<u64>) {
+        let percent = work == Work::BuildBundle;
         let terminal = self.terminal.clone();
         let known = self.bars.contains_key(name);
         let bar = self.bars.entry(name.to_owned()).or_insert_with(|| Bar {
-            bar: terminal.map(|terminal| terminal.add(bytes_bar(name, total))),
+            bar: terminal.map(|terminal| terminal.add(bar(name, percent, total))),
             said: Instant::now(),
         });
         if let Some(bar) = &bar.bar {
@@ -65,6 +67,7 @@ impl Screen {
         bar.said = Instant::now();
         let mib = |bytes: u64| bytes >> 20;
         match total {
+            _ if percent => self.say(&format!("{name}: {done} % of this stage")),
             Some(total) => self.say(&format!("{name}: {} of {} MiB", mib(done), mib(total))),
             None => self.say(&format!("{name}: {} MiB", mib(done))),
         }
@@ -108,12 +111,16 @@ impl Screen {
     }
 }
 
-fn bytes_bar(name: &str, total: Option<u64>) -> ProgressBar {
+fn bar(name: &str, percent: bool, total: Option<u64>) -> ProgressBar {
     let bar = match total {
         Some(total) => ProgressBar::new(total),
         None => ProgressBar::new_spinner(),
     };
-    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let template = if percent {
+        "{msg} {wide_bar} {percent} %"
+    } else {
+        "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
+    };
     // The template is a constant; were it wrong, the default bar would do.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

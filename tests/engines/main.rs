@@ -9,5 +9,6 @@ mod tools;
 
 mod command;
 mod matrix;
+mod run;
 mod shim;
 mod wrapper;

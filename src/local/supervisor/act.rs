@@ -14,6 +14,7 @@ use super::super::engine::{Engine, Start};
 use super::super::event::Event;
 use super::super::fetch::Fetch;
 use super::super::model::{self, Fetched, Job, Origin, failure, transient};
+use super::event::shown;
 use super::{Running, Supervisor};
 use crate::api::{ModelSource, Reason, RevisionId};
 use crate::model::ollama_store;
@@ -288,7 +289,7 @@ impl Supervisor {
         if let Some(running) = known.running.take() {
             running.cancelled.store(true, Ordering::Relaxed);
         }
-        self.screen.finish(&format!("model {revision}"));
+        self.screen.finish(&shown(revision, work));
     }
 
     fn collect_garbage(&mut self, keep: BTreeSet<RevisionId>) {

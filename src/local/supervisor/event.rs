@@ -25,8 +25,9 @@ impl Supervisor {
                         Work::FetchModel | Work::FetchBundle => &mut known.model,
                     };
                     *step = Step::Running { progress_at: now };
+                    let work = running.work;
                     self.screen
-                        .progress(&format!("model {revision}"), done, total);
+                        .progress(&shown(&revision, work), work, done, total);
                 }
             }
             Event::WorkEnded {
@@ -101,7 +102,7 @@ impl Supervisor {
         result: Result<Box<Fetched>, Failure>,
     ) {
         let at = self.now();
-        self.screen.finish(&format!("model {revision}"));
+        self.screen.finish(&shown(revision, work));
         let own_file = matches!(self.wanted.engine.model.source, ModelSource::File { .. });
         let Some(known) = self.known.get_mut(revision) else {
             return;
@@ -174,5 +175,13 @@ impl Supervisor {
                 || known.running.is_some()
                 || there.iter().any(|stored| stored.revision == *id)
         });
+    }
+}
+
+/// The name of work that moves, for people.
+pub(super) fn shown(revision: &RevisionId, work: Work) -> String {
+    match work {
+        Work::BuildBundle => format!("engine {revision}"),
+        Work::FetchModel | Work::FetchBundle | Work::Verify => format!("model {revision}"),
     }
 }

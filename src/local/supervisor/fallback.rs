@@ -16,7 +16,7 @@ use super::super::process;
 use super::Supervisor;
 use crate::api::{ActiveBackend, Ollama, Reason, Residency};
 use crate::gateway::routes::{RouteTable, Timeouts, Upstream, UpstreamKind};
-use crate::planner::{Failure, Route, Service, Timestamp};
+use crate::planner::{Failure, Route, Service, Timestamp, Work};
 
 /// Least time between two looks whether the fallback lives.
 const LOOK: Duration = Duration::from_secs(2);
@@ -229,7 +229,9 @@ impl Supervisor {
             return;
         }
         match event {
-            FallbackEvent::Progress { done, total } => self.screen.progress(MODEL_BAR, done, total),
+            FallbackEvent::Progress { done, total } => {
+                self.screen.progress(MODEL_BAR, Work::FetchModel, done, total);
+            }
             FallbackEvent::Ready => {
                 self.screen.finish(MODEL_BAR);
                 if !matches!(
