@@ -1,5 +1,6 @@
 //! Numbers about rows of logits, and about this process.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// ‖a − b‖ ÷ ‖b‖.
@@ -36,6 +37,38 @@ pub fn resident() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) << 10
+}
+
+/// Resident memory by what it is: bytes of `(anonymous, of files, shared)`.
+pub fn resident_parts() -> (u64, u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        kib.unwrap_or(0) << 10
+    };
+    (field("RssAnon:"), field("RssFile:"), field("RssShmem:"))
+}
+
+/// Resident bytes by the name of the mapping, the empty name for anonymous ones, with their number.
+pub fn maps() -> BTreeMap<String, (u64, u64)> {
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let mut maps: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut name = String::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next() else { continue };
+        if first == "Rss:" {
+            let kib = words.next().and_then(|word| word.parse::<u64>().ok());
+            let entry = maps.entry(name.clone()).or_default();
+            entry.0 += kib.unwrap_or(0) << 10;
+            entry.1 += 1;
+        } else if !first.ends_with(':') {
+            // Address, rights, offset, device, inode, name.
+            name = words.nth(4).unwrap_or_default().to_owned();
+        }
+    }
+    maps
 }
 
 /// Processor time of this process, all its threads that still run.

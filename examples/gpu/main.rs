@@ -5,8 +5,10 @@
 mod books;
 mod checks;
 mod drive;
+mod grow;
 #[cfg(feature = "cpu")]
 mod reference;
+mod sampling;
 mod soak;
 mod speed;
 
@@ -40,9 +42,9 @@ struct Which {
     /// TensorRT.
     #[arg(long)]
     tensorrt: Option<PathBuf>,
-    /// Wait by spinning.
-    #[arg(long)]
-    spin: bool,
+    /// How to wait for the device: `expect`, `sleep` or `spin`.
+    #[arg(long, default_value = "expect")]
+    wait: Wait,
 }
 
 #[derive(Subcommand)]
@@ -98,6 +100,20 @@ enum Command {
         #[arg(long, default_value_t = 240)]
         seconds: u64,
     },
+    /// Memory of the process that one kind of step costs, kind by kind.
+    Grow {
+        #[command(flatten)]
+        which: Which,
+        /// Steps of each kind.
+        #[arg(long, default_value_t = 400)]
+        steps: u32,
+    },
+    /// Time to draw a token; needs no engine.
+    Sampling {
+        /// Length of a row.
+        #[arg(long, default_value_t = 49_152)]
+        vocabulary: u32,
+    },
     /// Speed.
     Speed {
         #[command(flatten)]
@@ -132,6 +148,8 @@ fn main() -> Result<(), Failure> {
             requests,
             seconds,
         } => soak::run(&mut which.load()?, requests, seconds),
+        Command::Grow { which, steps } => grow::all(&mut which.load()?, steps),
+        Command::Sampling { vocabulary } => sampling::all(vocabulary),
         Command::Speed { which } => speed::all(&mut which.load()?),
     }
 }
@@ -143,9 +161,7 @@ impl Which {
             tensorrt: self.tensorrt.clone(),
         };
         let mut config = EngineFolder::open(&self.engine)?.config(search)?;
-        if self.spin {
-            config.wait = Wait::Spin;
-        }
+        config.wait = self.wait;
         let begun = std::time::Instant::now();
         let backend = TensorRtLoader::new(config).load()?;
         let inside = backend.inside()?;

@@ -176,6 +176,7 @@ impl Loader for LlamaLoader {
             slots: need.slots,
             context_tokens: need.context_tokens.min(facts.context),
             max_batch_tokens: self.config.max_batch_tokens,
+            prompts_per_step: u32::MAX,
             vocabulary: u32::try_from(model.n_vocab()).unwrap_or(0),
         };
         tracing::info!(

@@ -63,6 +63,9 @@ pub struct Capabilities {
     pub context_tokens: u32,
     /// Tokens of all runs together that one `forward` accepts.
     pub max_batch_tokens: u32,
+    /// Prompts that one `forward` should take parts of: the device runs each more by itself, at the
+    /// cost of a step.
+    pub prompts_per_step: u32,
     /// Length of a row of logits.
     pub vocabulary: u32,
 }

@@ -203,6 +203,7 @@ impl ScriptedLoader {
             slots: 4,
             context_tokens: 2_048,
             max_batch_tokens: 256,
+            prompts_per_step: u32::MAX,
             vocabulary,
         };
         Self {

@@ -24,7 +24,7 @@ use crate::server::metrics::Metrics;
 use crate::server::worker::{EngineConfig, PrefillPolicy};
 use crate::server::{ServerConfig, ServerState, Service, bring_up, serve};
 use crate::telemetry::{self, TelemetryArgs};
-use crate::tensorrt::Search;
+use crate::tensorrt::{Search, Wait};
 
 /// Serve one model over HTTP: OpenAI's API, Ollama's, and POST /generate.
 #[derive(Debug, ClapArgs)]
@@ -88,6 +88,13 @@ pub struct Args {
     /// short, `whole` stalls the answers, a number is a number of tokens.
     #[arg(long, default_value = "adaptive", value_name = "POLICY")]
     prefill: PrefillPolicy,
+
+    /// With --engine: how the engine thread waits for the GPU. `expect` sleeps until shortly before the
+    /// step's expected end and looks from there on, for some hundred microseconds of a processor per
+    /// step; `sleep` leaves the processor alone and hears of the end later, which is a tenth of a step of
+    /// 2 ms and nothing of one of 50 ms; `spin` burns a whole processor.
+    #[arg(long, default_value = "expect", value_name = "HOW")]
+    wait: Wait,
 
     /// Only answer requests that carry one of the keys in this file: one a line, `#` for comments.
     /// Read again on SIGHUP.
@@ -235,7 +242,9 @@ impl Args {
             tensorrt: self.tensorrt.clone(),
         };
         let folder = EngineFolder::open(&options.file)?;
-        let loader = TensorRtLoader::new(folder.config(search)?);
+        let mut config = folder.config(search)?;
+        config.wait = self.wait;
+        let loader = TensorRtLoader::new(config);
         load_engine(&options, &folder, Box::new(loader), observer)
     }
 

@@ -43,6 +43,8 @@ pub struct Limits {
     pub context_tokens: u32,
     /// Tokens of one step, at least nine.
     pub max_batch_tokens: u32,
+    /// Prompts of one step, at least one.
+    pub prompts_per_step: u32,
 }
 
 /// Why a request can never run.
@@ -321,13 +323,18 @@ impl Scheduler {
     }
 
     /// Then prompts. The oldest gets at least half of the room and cannot starve; the others share
-    /// the rest evenly, so that a short prompt gets past a long one.
+    /// the rest evenly, so that a short prompt gets past a long one. Where a step takes few prompts,
+    /// each costs the device a pass of its own: then only those get past that are finished by it.
     fn add_prefills(&self, step: &mut Step, mut room: usize) {
         let mut prompts: Vec<(u64, usize, usize)> = (0..self.slots.len())
             .filter(|&i| !self.slots[i].is_decoding() && self.slots[i].pending() > 0)
             .filter_map(|i| Some((self.slots[i].work.as_ref()?.order, i, 0)))
             .collect();
         prompts.sort_unstable();
+        let most = self.limits.prompts_per_step.max(1) as usize;
+        if prompts.len() > most {
+            self.keep_short(&mut prompts, most, room / 2);
+        }
         let share = room / 2 / prompts.len().saturating_sub(1).max(1);
         for (_, i, take) in prompts.iter_mut().skip(1) {
             *take = chunk(self.slots[*i].pending(), share);
@@ -342,6 +349,17 @@ impl Scheduler {
             step.prefill_tokens += as_u32(take);
             self.add_run(step, i, take);
         }
+    }
+
+    /// Keeps the oldest of `prompts`, and beside it the shortest: at most `most` in all, each with at
+    /// most its part of `room` left to run.
+    fn keep_short(&self, prompts: &mut Vec<(u64, usize, usize)>, most: usize, room: usize) {
+        let part = room / (most - 1).max(1);
+        let mut others = prompts.split_off(1);
+        others.retain(|(_, i, _)| self.slots[*i].pending() <= part);
+        others.sort_by_key(|(order, i, _)| (self.slots[*i].pending(), *order));
+        others.truncate(most - 1);
+        prompts.append(&mut others);
     }
 
     fn add_run(&self, step: &mut Step, index: usize, take: usize) {

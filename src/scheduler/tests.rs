@@ -76,11 +76,15 @@ type Rows = Vec<RequestId>;
 
 impl House {
     fn new(slots: u32, context_tokens: u32, max_batch_tokens: u32) -> Self {
-        let limits = Limits {
+        Self::with(Limits {
             slots,
             context_tokens,
             max_batch_tokens,
-        };
+            prompts_per_step: u32::MAX,
+        })
+    }
+
+    fn with(limits: Limits) -> Self {
         Self {
             scheduler: Scheduler::new(limits),
             device: Device::new(limits),
@@ -335,6 +339,28 @@ fn requests_start_in_the_order_they_came() {
 }
 
 #[test]
+fn where_a_step_takes_few_prompts_only_a_short_one_gets_past_the_oldest() {
+    let mut house = House::with(Limits {
+        slots: 4,
+        context_tokens: 1_000,
+        max_batch_tokens: 64,
+        prompts_per_step: 2,
+    });
+    for (id, first) in (0..3).zip([0, 300, 600]) {
+        house.submit(id, &tokens(first..first + 200));
+    }
+    let (step, _) = house.step(u32::MAX);
+    assert_eq!(step.runs.len(), 1);
+    assert_eq!((step.requests[0], step.prefill_tokens), (RequestId(0), 64));
+    house.submit(3, &tokens(900..920));
+    let (step, rows) = house.step(u32::MAX);
+    let taken: Vec<_> = step.runs.iter().map(|run| run.tokens.len()).collect();
+    assert_eq!(step.requests, [RequestId(0), RequestId(3)]);
+    assert_eq!(taken, [44, 20]);
+    assert_eq!(rows, [RequestId(3)]);
+}
+
+#[test]
 fn a_short_prompt_gets_past_a_long_one_that_still_has_half_of_the_batch() {
     let mut house = House::new(2, 10_000, 64);
     house.submit(1, &tokens(0..5_000));
@@ -417,6 +443,7 @@ fn a_prompt_that_fills_the_context_is_refused_with_the_numbers() {
         slots: 1,
         context_tokens: 8,
         max_batch_tokens: 8,
+        prompts_per_step: 1,
     });
     let error = scheduler
         .enqueue(RequestId(1), tokens(0..8), false)
@@ -441,6 +468,7 @@ fn a_run_that_the_device_refused_is_offered_again_unchanged() {
         slots: 2,
         context_tokens: 100,
         max_batch_tokens: 32,
+        prompts_per_step: 2,
     };
     let mut scheduler = Scheduler::new(limits);
     scheduler
@@ -487,8 +515,14 @@ proptest! {
     #[test]
     fn any_history_keeps_slots_apart_and_serves_everyone(
         events in events(), slots in 1u32..5, batch in 16u32..64, answer in 1usize..6,
+        prompts_per_step in 1u32..5,
     ) {
-        let mut house = House::new(slots, 80, batch);
+        let mut house = House::with(Limits {
+            slots,
+            context_tokens: 80,
+            max_batch_tokens: batch,
+            prompts_per_step,
+        });
         let mut sequences: BTreeMap<RequestId, (Vec<TokenId>, usize)> = BTreeMap::new();
         let mut served = BTreeSet::new();
         let mut submitted = BTreeSet::new();

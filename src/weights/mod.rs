@@ -160,4 +160,4 @@ impl WeightSource for Weights {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,9 +7,9 @@ use crate::model::gguf::{GgufValue, TensorType};
 const HIDDEN: u64 = 64;
 
 /// A file that is removed with its folder.
-struct Written {
+pub(crate) struct Written {
     _folder: tempfile::TempDir,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 fn write(bytes: &[u8]) -> Written {
@@ -35,7 +35,7 @@ fn numbered(rows: u64, columns: u64) -> Vec<u8> {
 }
 
 /// A model of one layer, four heads of 16, two of keys and values, whose matrices are numbered.
-fn model(architecture: &str) -> GgufWriter {
+pub(crate) fn model(architecture: &str) -> GgufWriter {
     model_with(architecture, 4)
 }
 
@@ -87,7 +87,7 @@ fn model_with(architecture: &str, vocabulary: u16) -> GgufWriter {
     writer
 }
 
-fn open(writer: &GgufWriter) -> (Written, Weights) {
+pub(crate) fn open(writer: &GgufWriter) -> (Written, Weights) {
     let written = write(&writer.bytes());
     let weights = Weights::open(&written.path).unwrap();
     (written, weights)

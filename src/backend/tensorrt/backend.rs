@@ -9,6 +9,10 @@ use crate::tensorrt::SessionError;
 /// The name in headers, logs and metrics.
 pub const NAME: &str = "TensorRT";
 
+/// Every chunk of a prompt is a pass over the network, which takes as long for few tokens as for a
+/// hundred: the oldest prompt gets on, and a short one past it.
+const PROMPTS_PER_STEP: u32 = 2;
+
 /// An engine, ready to run.
 pub struct TensorRt {
     device: Device,
@@ -99,6 +103,7 @@ impl Backend for TensorRt {
             slots: geometry.slots,
             context_tokens: geometry.context_tokens(),
             max_batch_tokens: self.slots.limit(),
+            prompts_per_step: PROMPTS_PER_STEP,
             vocabulary: geometry.vocabulary,
         }
     }
@@ -111,12 +116,12 @@ impl Backend for TensorRt {
         self.slots.check(runs)?;
         for pass in passes(&self.device.geometry, self.slots.lengths(), runs) {
             self.device.run(&pass)?;
+            // What failed on the device must be known now, also where no row is wanted.
+            self.device.wait()?;
             for wanted in &pass.wanted {
                 row(wanted.run, wanted.token, self.device.logits(wanted.row)?);
             }
         }
-        // What failed on the device must be known now, also where no row was wanted.
-        self.device.wait()?;
         for run in runs {
             let tokens = u32::try_from(run.tokens.len()).unwrap_or(u32::MAX);
             self.slots.extend(run.slot, tokens);

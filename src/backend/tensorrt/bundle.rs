@@ -1,89 +1,49 @@
-//! What is needed of an engine's folder to serve it. Reads the manifest and files that were seen to
-//! have the digests it states; writes nothing.
+//! What is needed of an engine's bundle to serve it: text files that were seen to have the digests that
+//! the manifest states, and what the back end loads. Writes nothing; what a whole bundle is, is
+//! [`crate::store::bundle`]'s to say.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::loader::{BuiltFor, TensorRtConfig};
 use crate::backend::LoadError;
-use crate::hardware::{Platform, Sm};
+use crate::store::bundle::{Bundle, FileFacts, PLAN};
 use crate::tensorrt::{Search, Wait};
 
-/// The manifest.
-pub const MANIFEST: &str = "manifest.json";
-/// The plan.
-pub const PLAN: &str = "engine.plan";
-/// See [`crate::text::TextFiles`].
-pub const TOKENIZER: &str = "tokenizer.json";
-/// The chat template.
-pub const TEMPLATE: &str = "chat_template.jinja";
-/// Ending of the file beside the folder that holds what TensorRT compiled on this device: it may be
+pub use crate::store::bundle::{TEMPLATE, TOKENIZER};
+
+/// Ending of the file beside the bundle that holds what TensorRT compiled on this device: it may be
 /// lost, and is no part of the engine.
 const KERNELS: &str = "kernels";
 /// Longest text file: a vocabulary of a million tokens.
 const LONGEST: u64 = 64 << 20;
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    inputs: Inputs,
-    files: BTreeMap<String, FileEntry>,
-}
-
-/// The inputs of the engine's key that this machine must meet.
-#[derive(Debug, Deserialize)]
-struct Inputs {
-    tensorrt: String,
-    sm: Sm,
-    platform: Platform,
-}
-
-#[derive(Debug, Deserialize)]
-struct FileEntry {
-    size: u64,
-    sha256: String,
-}
-
-/// An engine's folder.
+/// An engine's bundle, whose manifest was seen to be whole.
 #[derive(Debug)]
 pub struct EngineFolder {
-    folder: PathBuf,
-    manifest: Manifest,
+    bundle: Bundle,
 }
 
 impl EngineFolder {
     /// Reads the manifest.
     ///
     /// # Errors
-    /// When there is none, or it is damaged.
+    /// When there is none, it is damaged, or a file is missing, extra or of another size.
     pub fn open(folder: &Path) -> Result<Self, LoadError> {
-        let path = folder.join(MANIFEST);
-        let failed = |error: &dyn std::fmt::Display| {
-            LoadError::Model(format!(
-                "{}: {error}: this is no engine; `enginewright engine build` makes one",
-                path.display()
-            ))
-        };
-        let text = std::fs::read(&path).map_err(|error| failed(&error))?;
-        Ok(Self {
-            manifest: serde_json::from_slice(&text).map_err(|error| failed(&error))?,
-            folder: folder.to_owned(),
-        })
+        let bundle = Bundle::open(folder).map_err(|error| LoadError::Model(error.to_string()))?;
+        Ok(Self { bundle })
     }
 
-    fn entry(&self, name: &str) -> Result<&FileEntry, LoadError> {
-        let entry = self.manifest.files.get(name);
-        entry.ok_or_else(|| self.damaged(name, &"the manifest does not list it"))
+    fn facts(&self, name: &str) -> Result<&FileFacts, LoadError> {
+        let facts = self.bundle.manifest().files.get(name);
+        facts.ok_or_else(|| self.damaged(name, &"the manifest does not list it"))
     }
 
     fn damaged(&self, name: &str, why: &dyn std::fmt::Display) -> LoadError {
-        let path = self.folder.join(name);
         LoadError::Model(format!(
             "{}: {why}: the engine is damaged; build or fetch it again",
-            path.display()
+            self.bundle.file(name).display()
         ))
     }
 
@@ -92,13 +52,13 @@ impl EngineFolder {
     /// # Errors
     /// When it is missing or was changed.
     pub fn text(&self, name: &str) -> Result<String, LoadError> {
-        let entry = self.entry(name)?;
-        if entry.size > LONGEST {
-            return Err(self.damaged(name, &format!("it has {} bytes", entry.size)));
+        let facts = self.facts(name)?;
+        if facts.size > LONGEST {
+            return Err(self.damaged(name, &format!("it has {} bytes", facts.size)));
         }
-        let bytes = std::fs::read(self.folder.join(name));
+        let bytes = std::fs::read(self.bundle.file(name));
         let bytes = bytes.map_err(|error| self.damaged(name, &error))?;
-        if hex::encode(Sha256::digest(&bytes)) != entry.sha256 {
+        if hex::encode(Sha256::digest(&bytes)) != facts.sha256 {
             return Err(self.damaged(name, &"its digest is not the manifest's"));
         }
         String::from_utf8(bytes).map_err(|error| self.damaged(name, &error))
@@ -109,7 +69,7 @@ impl EngineFolder {
     /// # Errors
     /// When the manifest does not list it.
     pub fn plan_bytes(&self) -> Result<u64, LoadError> {
-        Ok(self.entry(PLAN)?.size)
+        Ok(self.facts(PLAN)?.size)
     }
 
     /// What the back end loads; the plan is verified there, as it is mapped.
@@ -117,20 +77,16 @@ impl EngineFolder {
     /// # Errors
     /// When the manifest does not list a plan.
     pub fn config(&self, search: Search) -> Result<TensorRtConfig, LoadError> {
-        let Inputs {
-            tensorrt,
-            sm,
-            platform,
-        } = &self.manifest.inputs;
+        let inputs = &self.bundle.manifest().inputs;
         Ok(TensorRtConfig {
-            plan: self.folder.join(PLAN),
-            sha256: self.entry(PLAN)?.sha256.clone(),
+            plan: self.bundle.file(PLAN),
+            sha256: self.facts(PLAN)?.sha256.clone(),
             built_for: BuiltFor {
-                tensorrt: tensorrt.clone(),
-                sm: *sm,
-                platform: *platform,
+                tensorrt: inputs.tensorrt.clone(),
+                sm: inputs.sm,
+                platform: inputs.platform,
             },
-            kernels: Some(self.folder.with_added_extension(KERNELS)),
+            kernels: Some(self.bundle.path().with_added_extension(KERNELS)),
             search,
             device: 0,
             wait: Wait::default(),
@@ -140,37 +96,52 @@ impl EngineFolder {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::hardware::Sm;
+    use crate::store::bundle::tests::manifest;
+    use crate::store::bundle::{BundleError, CONFIG, Draft, HashedFile, MANIFEST};
 
-    fn folder(sha256: &str) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(TEMPLATE), "abc").unwrap();
-        let manifest = format!(
-            r#"{{"schema":1,"inputs":{{"tensorrt":"10.3.0.30","sm":"8.7","platform":"L4t"}},
-                "files":{{"chat_template.jinja":{{"size":3,"sha256":"{sha256}"}},
-                "engine.plan":{{"size":9,"sha256":"00"}}}}}}"#
+    fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let mut draft = Draft::begin(parent.path()).unwrap();
+        for (name, text) in [
+            (PLAN, "plan"),
+            (TOKENIZER, "{}"),
+            (TEMPLATE, "abc"),
+            (CONFIG, "{}"),
+        ] {
+            let write = |file: &mut HashedFile| {
+                file.write_all(text.as_bytes()).unwrap();
+                Ok::<(), BundleError>(())
+            };
+            draft.file(name, write).unwrap();
+        }
+        let (manifest, path) = (
+            manifest(draft.files().clone()),
+            parent.path().join("engine"),
         );
-        std::fs::write(folder.path().join(MANIFEST), manifest).unwrap();
-        folder
+        draft.publish(&manifest, &path).unwrap();
+        (parent, path)
     }
-
-    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
     fn a_folder_gives_files_with_the_stated_digest_only() {
-        let good = folder(ABC);
-        let engine = EngineFolder::open(good.path()).unwrap();
+        let (_parent, path) = folder();
+        let engine = EngineFolder::open(&path).unwrap();
         assert_eq!(engine.text(TEMPLATE).unwrap(), "abc");
         let config = engine.config(Search::default()).unwrap();
-        assert_eq!(
-            (config.sha256.as_str(), config.built_for.sm),
-            ("00", Sm::new(8, 7))
-        );
-        let missing = engine.text(TOKENIZER).unwrap_err().to_string();
+        assert_eq!(config.sha256, hex::encode(Sha256::digest("plan")));
+        assert_eq!(config.built_for.sm, Sm::new(8, 7));
+        let kernels = config.kernels.unwrap();
+        assert_eq!(kernels, path.with_file_name("engine.kernels"));
+        assert_eq!(engine.plan_bytes().unwrap(), 4);
+        let missing = engine.text("other.json").unwrap_err().to_string();
         assert!(missing.contains("does not list it"), "{missing}");
 
-        let bad = folder(&ABC.replace('b', "c"));
-        let error = EngineFolder::open(bad.path()).unwrap().text(TEMPLATE);
+        std::fs::write(path.join(TEMPLATE), "abd").unwrap();
+        let error = EngineFolder::open(&path).unwrap().text(TEMPLATE);
         let error = error.unwrap_err().to_string();
         assert!(error.contains("chat_template.jinja") && error.contains("fetch it again"));
     }
@@ -182,5 +153,20 @@ mod tests {
         assert!(error.contains("engine build"), "{error}");
         std::fs::write(folder.path().join(MANIFEST), "{}").unwrap();
         assert!(EngineFolder::open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_manifest_that_was_changed_or_says_more_than_is_known_is_refused() {
+        let (_parent, path) = folder();
+        let good = std::fs::read_to_string(path.join(MANIFEST)).unwrap();
+        for changed in [
+            good.replace("\"8.7\"", "\"9.0\""),
+            good.replacen('{', "{\n  \"more\": 1,", 1),
+        ] {
+            assert_ne!(changed, good);
+            std::fs::write(path.join(MANIFEST), changed).unwrap();
+            let error = EngineFolder::open(&path).unwrap_err().to_string();
+            assert!(error.contains("manifest.json"), "{error}");
+        }
     }
 }

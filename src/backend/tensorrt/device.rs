@@ -2,16 +2,23 @@
 //! [`Pass`] says and decides nothing but when a graph is recorded.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::plan::cache::BoxCopy;
 use super::plan::memory::{Inputs, logits_bytes};
-use super::plan::pass::largest_shapes;
+use super::plan::patience::Patience;
+use super::plan::recent::Recent;
 use super::plan::{Form, Geometry, Pass, Shape};
 use super::ports::Ports;
+use super::sessions::{Sessions, shapes};
 use crate::tensorrt::{
-    CudaError, DeviceBox, DeviceMemory, Engine, Event, Filing, FilingShape, Gpu, Graph,
-    PinnedMemory, Session, SessionError, Stream,
+    CudaError, DeviceBox, DeviceMemory, Engine, Event, Filing, FilingShape, Flavour, Gpu, Graph,
+    PinnedMemory, Session, SessionError, Stream, Wait,
 };
+
+/// Recorded chunks of prompts that are kept: each has the size, the context and the slot it is for. One
+/// takes some 5 MB of host memory (measured with 390 nodes).
+const MOST_CHUNKS: usize = 128;
 
 /// The memory of a device, allocated once.
 struct Memory {
@@ -36,6 +43,12 @@ pub(super) struct Device {
     // Fields are dropped in this order: graphs, sessions, then the engine, then memory.
     /// Shapes that were met, with their graphs; `None`: it could not be recorded.
     known: BTreeMap<Shape, Option<Graph>>,
+    /// Those of them that are chunks of prompts.
+    chunks: Recent,
+    /// Whether chunks of prompts are recorded too. TensorRT-RTX leaves some 200 KiB of host memory
+    /// behind for every plain run with other sizes than the one before it; what is recorded leaves
+    /// nothing.
+    records_chunks: bool,
     /// By profile. All graphs of a profile are recorded from its one session: a graph holds what
     /// the session was when it was recorded, as TensorRT-LLM relies on too, and a session costs
     /// more than a hundred MiB of host memory.
@@ -45,6 +58,10 @@ pub(super) struct Device {
     memory: Memory,
     pub(super) geometry: Geometry,
     ports: Ports,
+    wait: Wait,
+    patience: Patience,
+    /// The step that was started last and when, until it was waited for.
+    started: Option<(Shape, Instant)>,
     stream: Stream,
     gpu: Gpu,
 }
@@ -57,6 +74,7 @@ impl Device {
         (ports, geometry): (Ports, Geometry),
         need: super::plan::memory::Need,
         sessions: Sessions,
+        wait: Wait,
     ) -> Result<Self, CudaError> {
         let logits = logits_bytes(&geometry);
         let integers = largest_inputs(&geometry);
@@ -90,24 +108,36 @@ impl Device {
         };
         Ok(Self {
             known: BTreeMap::new(),
+            chunks: Recent::new(MOST_CHUNKS),
+            records_chunks: engine.library().flavour() == Flavour::Rtx,
             sessions,
             filing,
             _engine: engine,
             memory,
             geometry,
             ports,
+            wait,
+            patience: Patience::default(),
+            started: None,
             stream,
             gpu,
         })
     }
 
-    /// Starts a pass. Its logits are there once [`Device::logits`] returns.
+    /// Starts a pass. Its logits are there once [`Device::wait`] or [`Device::logits`] returns.
     pub(super) fn run(&mut self, pass: &Pass) -> Result<(), SessionError> {
         self.give(pass)?;
+        self.started = Some((pass.shape, Instant::now()));
+        if self.is_recorded(pass.shape)
+            && !pass.shape.is_answer()
+            && let Some(old) = self.chunks.used(pass.shape)
+        {
+            self.known.remove(&old);
+        }
         if let Some(Some(graph)) = self.known.get(&pass.shape) {
             return Ok(self.stream.launch(graph)?);
         }
-        let record = pass.shape.is_recorded() && !self.known.contains_key(&pass.shape);
+        let record = self.is_recorded(pass.shape) && !self.known.contains_key(&pass.shape);
         self.run_plainly(pass.shape, record)
     }
 
@@ -119,9 +149,39 @@ impl Device {
             .read(&self.memory.taken, at, vocabulary as usize)
     }
 
+    /// Whether a recorded graph is worth its memory.
+    fn is_recorded(&self, shape: Shape) -> bool {
+        shape.is_answer() || self.records_chunks
+    }
+
     /// Waits for everything that was started.
-    pub(super) fn wait(&self) -> Result<(), CudaError> {
-        self.stream.synchronize()
+    pub(super) fn wait(&mut self) -> Result<(), CudaError> {
+        let Some((shape, begun)) = self.started.take() else {
+            return self.stream.synchronize();
+        };
+        let overslept = self.wait == Wait::Expect && self.watch(shape, begun)?;
+        self.stream.synchronize()?;
+        self.patience.learn(shape, begun.elapsed(), overslept);
+        Ok(())
+    }
+
+    /// Sleeps, then looks, until the step is over or has become too late. Returns whether it was over
+    /// before it was looked for.
+    fn watch(&mut self, shape: Shape, begun: Instant) -> Result<bool, CudaError> {
+        let vigil = self.patience.vigil(shape, begun.elapsed());
+        if !vigil.sleep.is_zero() {
+            let before = Instant::now();
+            std::thread::sleep(vigil.sleep);
+            self.patience.slept(vigil.sleep, before.elapsed());
+            if self.stream.is_done()? {
+                return Ok(true);
+            }
+        }
+        let open = Instant::now();
+        while open.elapsed() < vigil.look && !self.stream.is_done()? {
+            std::hint::spin_loop();
+        }
+        Ok(false)
     }
 
     /// Copies a prefix within the KV cache.
@@ -278,56 +338,6 @@ impl Device {
         }
         Ok(())
     }
-}
-
-/// Sizes of every input of a step.
-fn shapes<'a>(
-    ports: &'a Ports,
-    geometry: &Geometry,
-    shape: Shape,
-) -> impl Iterator<Item = (&'a str, Vec<i64>)> {
-    let rows = i64::from(shape.rows);
-    let cells = vec![rows, i64::from(shape.tokens)];
-    let (heads, capacity) = (geometry.kv_heads.into(), geometry.capacity.into());
-    let past = vec![rows, heads, capacity, geometry.head_length.into()];
-    let inputs = [
-        (ports.tokens.as_str(), cells.clone()),
-        (ports.positions.as_str(), cells),
-        (ports.lengths.as_str(), vec![rows]),
-        (ports.context.as_str(), vec![shape.bucket.into()]),
-        (ports.rows.as_str(), vec![rows]),
-    ];
-    let cache = ports.cache.iter();
-    let cache = cache.map(move |port| (port.past.as_str(), past.clone()));
-    inputs.into_iter().chain(cache)
-}
-
-/// One for each profile in use.
-pub(super) type Sessions = BTreeMap<u32, Session>;
-
-/// Sessions for all profiles in use, and the bytes of scratch space for the largest step of each
-/// kind that will be run: less than what a profile could need, which may take a chunk of every slot
-/// at once. `kernels` are those of an earlier start.
-pub(super) fn sessions(
-    engine: &Engine,
-    (ports, geometry): (&Ports, &Geometry),
-    mut kernels: Vec<u8>,
-    stream: &mut Stream,
-) -> Result<(Sessions, u64), SessionError> {
-    let mut sessions = Sessions::new();
-    let mut largest = 0;
-    for shape in largest_shapes(geometry) {
-        let mut session = match sessions.remove(&shape.profile) {
-            Some(session) => session,
-            None => Session::new(engine, shape.profile, &kernels, stream)?,
-        };
-        largest = largest.max(session.set_shapes(shapes(ports, geometry, shape))?);
-        if let Some(more) = session.runtime_cache() {
-            kernels = more;
-        }
-        sessions.insert(shape.profile, session);
-    }
-    Ok((sessions, largest))
 }
 
 /// What a step needs beside its session and the stream.

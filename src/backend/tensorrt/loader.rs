@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::backend::TensorRt;
-use super::device::{Device, sessions};
+use super::device::Device;
 use super::plan::Geometry;
 use super::plan::memory::Need;
 use super::ports::{self, Tensor};
+use super::sessions::sessions;
 use crate::backend::{Backend, LoadError, Loader, memory};
 use crate::hardware::{Platform, Sm};
 use crate::store::atomic;
@@ -87,7 +88,8 @@ impl TensorRtLoader {
         let need = Need::new(&geometry, activations);
         fits(0, Some((&geometry, need)), available(&gpu)?)?;
         let opened = begun.elapsed();
-        let running = Device::new((gpu, stream), engine, (ports, geometry), need, sessions);
+        let parts = (ports, geometry);
+        let running = Device::new((gpu, stream), engine, parts, need, sessions, config.wait);
         let mut backend = TensorRt::new(running.map_err(device)?);
         backend
             .warm()

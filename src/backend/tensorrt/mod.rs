@@ -9,7 +9,8 @@
 //!
 //! A step is one launch of a recorded CUDA graph: integers to the device, the network, new keys and
 //! values into the KV cache, logits to pinned memory. There is one graph per [`plan::Shape`] of single
-//! tokens. Prompts run in chunks, one sequence at a time, padded to a power of two, without a graph.
+//! tokens. Prompts run in chunks, one sequence at a time, padded to a power of two; with TensorRT-RTX the
+//! chunks met last are recorded too, because it leaves memory behind whenever sizes change.
 //! The KV cache is allocated once; a prefix is reused by one copy of rows; forgetting moves nothing.
 //!
 //! # What a failure means
@@ -24,6 +25,7 @@ mod device;
 pub mod loader;
 pub mod plan;
 mod ports;
+mod sessions;
 
 pub use backend::{Inside, NAME, TensorRt};
 pub use loader::{BuiltFor, TensorRtConfig, TensorRtLoader};

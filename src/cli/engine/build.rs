@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
+use super::model::{IdentifyError, encode_whole, identify};
 use super::progress::Teller;
 use super::source::{ShapeArgs, SourceArgs, Wanted};
 use super::{TensorRtArgs, exit_of};
@@ -22,7 +23,7 @@ use crate::store::bundle::Bundle;
 use crate::telemetry::{self, TelemetryArgs};
 use crate::tensorrt::{self, BuilderOptions, Library, TensorRtError};
 use crate::text::TextFiles;
-use crate::weights::{EncodeOptions, Weights, encode};
+use crate::weights::{EncodeOptions, Weights};
 
 /// Prompt tokens computed in one run.
 const CHUNK: u32 = 512;
@@ -112,6 +113,15 @@ fn bad(error: &dyn std::fmt::Display) -> Failed {
     Failed(Exit::BadInput, error.to_string())
 }
 
+impl From<IdentifyError> for Failed {
+    fn from(error: IdentifyError) -> Self {
+        match error {
+            IdentifyError::Stopped => BuildError::Stopped.into(),
+            other => bad(&other),
+        }
+    }
+}
+
 impl From<TensorRtError> for Failed {
     fn from(error: TensorRtError) -> Self {
         Self(Exit::Environment, error.to_string())
@@ -166,13 +176,15 @@ impl Args {
             .map_err(|error| bad(&error))?;
         let library = tensorrt::load(&self.tensorrt.search())?;
         let hardware = probe::probe();
-        let weights = Weights::open(&wanted.model).map_err(|error| bad(&error))?;
+        let mut weights = Weights::open(&wanted.model).map_err(|error| bad(&error))?;
+        let digest = identify(&mut weights, wanted.sha256.as_deref(), stop)?;
         let facts = weights.facts();
         let format = wanted
             .format(&hardware, facts)
             .map_err(|error| bad(&error))?;
         let form = self.form(&library)?;
-        let inputs = self.inputs(&wanted, &hardware, facts, (format, form), &library)?;
+        let model = (facts, digest);
+        let inputs = self.inputs(&wanted, &hardware, model, (format, form), &library)?;
         let graph = graph(&weights, &wanted, &inputs, form)?;
         let text = text(&wanted.model)?;
         let config = serde_json::to_vec_pretty(facts).map_err(|error| bad(&error))?;
@@ -210,7 +222,7 @@ impl Args {
         let built = build::build(
             &library,
             &order,
-            &|spec, take| encode(&weights, spec, rounding, take).map(drop),
+            &|spec, take| encode_whole(&weights, spec, rounding, take),
             &to,
             &teller,
         );
@@ -244,7 +256,7 @@ impl Args {
         &self,
         wanted: &Wanted,
         hardware: &Hardware,
-        facts: &model::ModelFacts,
+        (facts, model_digest): (&model::ModelFacts, String),
         (format, form): (Format, Form),
         library: &Library,
     ) -> Result<KeyInputs, Failed> {
@@ -261,10 +273,6 @@ impl Args {
             );
             return Err(Failed(Exit::BadInput, text));
         }
-        let digest = match &wanted.sha256 {
-            Some(digest) => digest.clone(),
-            None => model::sha256(&wanted.model).map_err(|error| bad(&error))?,
-        };
         // The other form than this TensorRT's own is another network.
         let own = library.capabilities().llm_layers;
         let version = match (form, own) {
@@ -278,7 +286,7 @@ impl Args {
             Platform::X86
         };
         Ok(KeyInputs {
-            model_digest: digest,
+            model_digest,
             builder_version: version,
             format,
             group: group_in_key(facts, format),

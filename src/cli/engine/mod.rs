@@ -10,6 +10,7 @@ use crate::tensorrt::Search;
 
 mod build;
 mod inspect;
+mod model;
 mod progress;
 mod source;
 mod verify;

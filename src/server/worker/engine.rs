@@ -42,6 +42,7 @@ impl Engine {
             slots: shared.capabilities.slots,
             context_tokens: shared.capabilities.context_tokens,
             max_batch_tokens: shared.capabilities.max_batch_tokens,
+            prompts_per_step: shared.capabilities.prompts_per_step,
         };
         Self {
             scheduler: Scheduler::new(limits),

@@ -17,17 +17,17 @@ pub(super) struct Pace {
     longest: Duration,
     /// Seconds of a step that only decodes.
     decode: Option<f64>,
-    /// Seconds per prompt token, on top of the decode step it rides on.
-    token: Option<f64>,
+    /// What prompt tokens cost, on top of the decode step they ride on.
+    prompts: Costs,
 }
 
 impl Pace {
-    pub(super) const fn new(policy: PrefillPolicy, longest: Duration) -> Self {
+    pub(super) fn new(policy: PrefillPolicy, longest: Duration) -> Self {
         Self {
             policy,
             longest,
             decode: None,
-            token: None,
+            prompts: Costs::default(),
         }
     }
 
@@ -40,7 +40,11 @@ impl Pace {
                 let spare = self
                     .decode
                     .map(|decode| decode * f64::from(stall_factor - 1.0));
-                spare.map_or(FIRST_CHUNK, |spare| self.tokens_in(spare, FIRST_CHUNK))
+                // Not far beyond what was ever tried: a stall cannot be taken back.
+                let tried = self.prompts.largest.saturating_mul(2).max(FIRST_CHUNK);
+                spare.map_or(FIRST_CHUNK, |spare| {
+                    self.tokens_in(spare, FIRST_CHUNK).min(tried)
+                })
             }
             // Nobody is stalled, but new and cancelled requests wait for the step to end.
             PrefillPolicy::Fixed(_) | PrefillPolicy::Adaptive { .. } => {
@@ -61,23 +65,79 @@ impl Pace {
         } else {
             0.0
         };
-        // A handful of tokens measures the step's fixed costs, not the tokens'.
+        // A handful of tokens measures noise.
         if prefill_tokens >= FIRST_CHUNK / 2 {
-            let per_token = (seconds - decode).max(seconds * 0.1) / f64::from(prefill_tokens);
-            smooth(&mut self.token, per_token);
+            let cost = (seconds - decode).max(seconds * 0.1);
+            self.prompts.add(prefill_tokens, cost);
         }
     }
 
     fn tokens_in(&self, seconds: f64, unknown: u32) -> u32 {
-        let Some(token) = self.token else {
-            return unknown;
-        };
-        let tokens = (seconds / token).clamp(1.0, f64::from(u32::MAX));
+        // Few tokens at a time cost almost as much as many: stay above a floor.
+        let tokens = self.prompts.tokens_in(seconds);
+        tokens.map_or(unknown, |tokens| tokens.max(FIRST_CHUNK / 2))
+    }
+}
+
+/// What a number of prompt tokens costs: a part that every step with prompts pays, and a part for each
+/// token, by least squares over the last steps. A device that computes sixteen tokens as slowly as two
+/// hundred would seem to need ever shorter chunks if its cost were divided by their number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Costs {
+    /// Sums over the steps, each weighing less than the one after it.
+    weight: f64,
+    tokens: f64,
+    seconds: f64,
+    tokens_squared: f64,
+    tokens_seconds: f64,
+    /// Most tokens of a step.
+    largest: u32,
+}
+
+impl Costs {
+    fn add(&mut self, tokens: u32, seconds: f64) {
+        self.largest = self.largest.max(tokens);
+        let tokens = f64::from(tokens);
+        for (sum, new) in [
+            (&mut self.weight, 1.0),
+            (&mut self.tokens, tokens),
+            (&mut self.seconds, seconds),
+            (&mut self.tokens_squared, tokens * tokens),
+            (&mut self.tokens_seconds, tokens * seconds),
+        ] {
+            *sum = *sum * (1.0 - WEIGHT) + new;
+        }
+    }
+
+    /// Seconds of a step, and of each token.
+    fn line(&self) -> (f64, f64) {
+        let through_zero = (0.0, self.seconds / self.tokens);
+        let spread = self.weight * self.tokens_squared - self.tokens * self.tokens;
+        // Numbers of tokens too alike to tell the two parts apart.
+        if spread < 0.01 * self.tokens * self.tokens {
+            return through_zero;
+        }
+        let slope = (self.weight * self.tokens_seconds - self.tokens * self.seconds) / spread;
+        let slope = slope.max(0.02 * through_zero.1);
+        let fixed = (self.seconds - slope * self.tokens) / self.weight;
+        if fixed > 0.0 {
+            (fixed, slope)
+        } else {
+            through_zero
+        }
+    }
+
+    /// Tokens that `seconds` allow; `None`: nothing was measured.
+    fn tokens_in(&self, seconds: f64) -> Option<u32> {
+        if self.largest == 0 {
+            return None;
+        }
+        let (fixed, slope) = self.line();
+        let tokens = ((seconds - fixed) / slope).clamp(1.0, f64::from(u32::MAX));
         // In range by the clamp.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let tokens = tokens as u32;
-        // Few tokens at a time cost almost as much as many: stay above a floor.
-        tokens.max(FIRST_CHUNK / 2)
+        Some(tokens)
     }
 }
 
@@ -116,6 +176,36 @@ mod tests {
     fn a_step_without_running_answers_stays_within_the_longest_step() {
         let budget = measured(ADAPTIVE).budget(false);
         assert!((190..=200).contains(&budget), "{budget}");
+    }
+
+    #[test]
+    fn a_device_whose_chunks_cost_the_same_however_short_gets_long_ones() {
+        // 2 ms for a decode step; 3 ms for every step with prompts and 0.01 ms for each of their tokens.
+        let mut pace = Pace::new(ADAPTIVE, LONGEST);
+        let mut budgets = Vec::new();
+        for step in 0..40 {
+            pace.learn(Duration::from_millis(2), 0, 1);
+            let short = if step < 10 { 12 } else { u32::MAX };
+            let tokens = pace.budget(true).min(512).min(short);
+            budgets.push(tokens);
+            pace.learn(
+                Duration::from_micros(5_000 + 10 * u64::from(tokens)),
+                tokens,
+                1,
+            );
+        }
+        assert_eq!(budgets[20..], [512; 20], "{budgets:?}");
+        // And not more than the stall factor allows: 10 ms - 3 ms.
+        let most = pace.budget(true);
+        assert!((650..=700).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn a_chunk_is_at_most_twice_what_was_tried_while_answers_run() {
+        let mut pace = Pace::new(ADAPTIVE, LONGEST);
+        pace.learn(Duration::from_millis(10), 0, 1);
+        pace.learn(Duration::from_millis(11), 16, 1);
+        assert_eq!(pace.budget(true), 32);
     }
 
     #[test]

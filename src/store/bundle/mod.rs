@@ -202,4 +202,4 @@ fn read_manifest(path: &Path) -> Result<Vec<u8>, BundleError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

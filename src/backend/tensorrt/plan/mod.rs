@@ -7,6 +7,8 @@ pub mod cache;
 pub mod geometry;
 pub mod memory;
 pub mod pass;
+pub mod patience;
+pub mod recent;
 pub mod slots;
 #[cfg(test)]
 mod tests;

@@ -35,9 +35,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Whether a recorded graph is worth its memory: there are few such shapes, and they are run
-    /// for every token of an answer.
-    pub const fn is_recorded(self) -> bool {
+    /// Whether it is a step of answers: there are few such shapes, and they are run for every token.
+    pub const fn is_answer(self) -> bool {
         self.tokens == 1
     }
 }

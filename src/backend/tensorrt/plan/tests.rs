@@ -337,11 +337,11 @@ fn shapes_of_another_program_are_refused() {
 fn the_first_shapes_are_single_tokens_and_chunks_in_every_bucket() {
     let geometry = geometry(Form::Native, 4, true);
     let shapes = pass::first_shapes(&geometry);
-    let recorded = shapes.iter().filter(|shape| shape.is_recorded());
+    let recorded = shapes.iter().filter(|shape| shape.is_answer());
     let pairs: Vec<_> = recorded.map(|shape| (shape.rows, shape.bucket)).collect();
     let every = |rows| [(rows, 256), (rows, 512), (rows, 1_024)];
     assert_eq!(pairs, [every(1), every(2), every(4)].concat());
-    let chunks = shapes.iter().filter(|shape| !shape.is_recorded());
+    let chunks = shapes.iter().filter(|shape| !shape.is_answer());
     let mut chunks: Vec<_> = chunks.map(|shape| (shape.tokens, shape.rows)).collect();
     chunks.dedup();
     assert_eq!(chunks, [(16, 1), (32, 1), (64, 1), (128, 1)]);

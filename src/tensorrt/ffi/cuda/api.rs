@@ -99,6 +99,7 @@ functions! {
     stream_create = "cuStreamCreate" (*mut Handle, c_uint);
     stream_destroy = "cuStreamDestroy_v2" (Handle);
     stream_synchronize = "cuStreamSynchronize" (Handle);
+    stream_query = "cuStreamQuery" (Handle);
     begin_capture = "cuStreamBeginCapture_v2" (Handle, c_uint);
     end_capture = "cuStreamEndCapture" (Handle, *mut Handle);
     graph_instantiate = "cuGraphInstantiateWithFlags" (*mut Handle, Handle, u64);

@@ -89,11 +89,16 @@ pub enum CudaError {
 /// `CUDA_ERROR_OUT_OF_MEMORY`.
 const OUT_OF_MEMORY: i32 = 2;
 
-/// How a thread waits for the device.
+/// How a thread waits for the device. Says what the driver does in [`Stream::synchronize`]; when else to
+/// look is up to the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// The thread sleeps until the device interrupts.
+    /// The thread sleeps until shortly before the expected end and looks from there on: within some
+    /// microseconds of [`Wait::Spin`] at a tenth of its processor time.
     #[default]
+    Expect,
+    /// The thread sleeps until the device interrupts: least processor time, and some hundred
+    /// microseconds later.
     Block,
     /// The thread burns a processor and hears of the end some microseconds earlier.
     Spin,
@@ -103,8 +108,22 @@ impl Wait {
     /// `CU_CTX_SCHED_*`.
     const fn flags(self) -> u32 {
         match self {
-            Self::Block => 4,
+            Self::Expect | Self::Block => 4,
             Self::Spin => 1,
+        }
+    }
+}
+
+impl std::str::FromStr for Wait {
+    type Err = String;
+
+    /// `expect`, `sleep` or `spin`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "expect" => Ok(Self::Expect),
+            "sleep" => Ok(Self::Block),
+            "spin" => Ok(Self::Spin),
+            _ => Err("must be `expect`, `sleep` or `spin`".to_owned()),
         }
     }
 }
@@ -273,6 +292,14 @@ mod tests {
                 "{error}"
             ),
         }
+    }
+
+    #[test]
+    fn a_way_to_wait_is_read_from_a_word() {
+        assert_eq!("expect".parse(), Ok(Wait::default()));
+        assert_eq!("sleep".parse(), Ok(Wait::Block));
+        assert_eq!("spin".parse(), Ok(Wait::Spin));
+        assert!("".parse::<Wait>().is_err() && "block".parse::<Wait>().is_err());
     }
 
     #[test]

@@ -14,6 +14,9 @@ const NON_BLOCKING: u32 = 1;
 /// `CU_EVENT_BLOCKING_SYNC`.
 const EVENT_BLOCKING: u32 = 1;
 
+/// `CUDA_ERROR_NOT_READY`: no error.
+const NOT_READY: i32 = 600;
+
 /// What a recorded graph uses and must keep.
 #[derive(Default)]
 pub(super) struct Kept {
@@ -88,6 +91,19 @@ impl Stream {
         self.context.check("cuStreamSynchronize", unsafe {
             (self.context.api.stream_synchronize)(self.handle)
         })
+    }
+
+    /// Whether the device has done everything it was given; does not wait.
+    ///
+    /// # Errors
+    /// As [`Stream::synchronize`].
+    pub fn is_done(&self) -> Result<bool, CudaError> {
+        // SAFETY: the handle is valid as long as `self`.
+        let status = unsafe { (self.context.api.stream_query)(self.handle) };
+        if status == NOT_READY {
+            return Ok(false);
+        }
+        self.context.check("cuStreamQuery", status).map(|()| true)
     }
 
     /// Waits, then shows what the device has written to `count` values at byte `at` of `memory`.
