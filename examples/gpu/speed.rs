@@ -120,7 +120,10 @@ fn answers(backend: &mut TensorRt, prompt: usize, slots: u32) -> Result<(), Fail
 fn shape(backend: &TensorRt, slots: u32, length: usize) -> Result<Option<Shape>, Failure> {
     let recorded = backend.inside()?.recorded.into_iter();
     let fits = recorded.map(|(shape, _)| shape).filter(|shape| {
-        shape.is_answer() && shape.first == 0 && shape.rows >= slots && shape.bucket as usize >= length + STEPS
+        shape.is_answer()
+            && shape.first == 0
+            && shape.rows >= slots
+            && shape.bucket as usize >= length + STEPS
     });
     Ok(fits.min_by_key(|shape| (shape.rows, shape.bucket)))
 }
