@@ -65,7 +65,7 @@ pub fn maps() -> BTreeMap<String, (u64, u64)> {
             entry.1 += 1;
         } else if !first.ends_with(':') {
             // Address, rights, offset, device, inode, name.
-            name = words.nth(4).unwrap_or_default().to_owned();
+            words.nth(4).unwrap_or_default().clone_into(&mut name);
         }
     }
     maps
