@@ -26,12 +26,12 @@ enum Weather {
     Hung,
 }
 
-/// The weather of request `number`: one of thirty goes wrong, each in its own way, in an order that no
-/// loop of retries has. A reconciliation reads nine times, so one of three fails.
+/// The weather of request `number`: one of twenty goes wrong, each in its own way, in an order that no
+/// loop of retries has. A reconciliation reads nine times, so two of five fail.
 fn weather(number: u64) -> Weather {
     // A multiplicative hash: the same on each run, and without a pattern that retries fall into.
     let hashed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    match hashed % 1200 {
+    match hashed % 800 {
         0..12 => Weather::Refused(StatusCode::INTERNAL_SERVER_ERROR),
         12..20 => Weather::Refused(StatusCode::TOO_MANY_REQUESTS),
         20..28 => Weather::Refused(StatusCode::CONFLICT),
@@ -103,7 +103,7 @@ fn refusal(status: StatusCode) -> Response<Body> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_one_of_thirty_requests_goes_wrong_a_life_takes_longer_and_comes_to_the_same_end() {
+async fn when_one_of_twenty_requests_goes_wrong_a_life_takes_longer_and_comes_to_the_same_end() {
     let world = World::new().await;
     let (requests, struck) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
     let storm = Storm {
@@ -131,7 +131,7 @@ async fn when_one_of_thirty_requests_goes_wrong_a_life_takes_longer_and_comes_to
         struck.load(Ordering::SeqCst),
     );
     println!("{struck} of {requests} requests went wrong");
-    assert!(struck > 5, "{struck} of {requests}");
+    assert!(struck >= 5, "{struck} of {requests}");
     drop(operator);
 }
 

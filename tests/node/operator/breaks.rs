@@ -51,7 +51,8 @@ fn expect_rollback(place: &Place, good: &str, reason: &str) -> InferenceEngine {
     println!("{reason}: Ready={ready} because of {why}");
     assert_eq!(ready, "False");
     assert!(holds(&rolled_back, "Available"));
-    assert!(!holds(&rolled_back, "FallbackActive"));
+    let status = rolled_back.status.as_ref().unwrap();
+    assert_eq!(status.active_backend.to_string(), "LastGood");
     rolled_back
 }
 
@@ -103,7 +104,7 @@ fn bad_revisions_are_rolled_back_with_their_reason_and_cost_no_request() {
         tally.requests, tally.backends
     );
     assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
-    assert!(tally.requests > 20, "{tally:?}");
+    assert!(tally.requests > 5, "{tally:?}");
     place.kubectl(&["delete", "ie/smol", "--timeout=120s"], "");
     history.end();
     place.leave();
@@ -153,7 +154,7 @@ fn killing_the_engine_under_streaming_clients_loses_no_request() {
     );
     assert_eq!(kills, 3);
     assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
-    assert!(tally.requests >= 40, "{tally:?}");
+    assert!(tally.requests >= 20, "{tally:?}");
     assert!(tally.backends.contains_key("Cpu") && tally.backends.contains_key("Ollama"));
     place.leave();
 }
@@ -206,7 +207,7 @@ fn ending_every_pod_in_turn_and_upgrading_the_operator_loses_no_request() {
         tally.requests, tally.backends
     );
     assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
-    assert!(tally.requests >= 40, "{tally:?}");
+    assert!(tally.requests >= 20, "{tally:?}");
     cluster.upgrade("log=info");
     place.leave();
 }
