@@ -17,6 +17,8 @@ mod tools;
 mod agent;
 mod agreement;
 mod definitions;
+mod gitops;
 mod harness;
+mod packaging;
 mod rules;
 mod specs;

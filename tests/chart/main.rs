@@ -59,7 +59,7 @@ fn combinations() -> Vec<PathBuf> {
         .map(|entry| entry.unwrap().path())
         .collect();
     all.sort();
-    assert!(all.len() >= 3);
+    assert!(all.len() >= 6);
     all
 }
 
@@ -136,22 +136,69 @@ fn the_definitions_stay_when_the_release_goes() {
 }
 
 #[test]
-fn a_value_that_is_misspelt_is_refused() {
-    let output = Command::new(tools::directory().join("bin/helm"))
-        .args([
-            "template",
-            "x",
-            "charts/enginewright",
-            "--kube-version=1.34.2",
-            "--set",
-            "gatewayReplica=1",
-        ])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("gatewayReplica"), "{said}");
+fn values_that_are_mistakes_are_refused_by_name() {
+    for (set, named) in [
+        ("gatewayReplica=1", "gatewayReplica"),
+        ("gatewayReplicas=0", "gatewayReplicas"),
+        ("gatewayReplicas=two", "gatewayReplicas"),
+        ("image.tagg=v1", "tagg"),
+        ("image.digest=v1", "digest"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("allowedImages=docker.io/", "allowedImages"),
+        ("crds.install=perhaps", "install"),
+        ("agent.enable=true", "enable"),
+        ("agent.nodeSelector.a=1", "nodeSelector"),
+        ("operator.replicas=2", "replicas"),
+        ("log=", "log"),
+    ] {
+        let output = Command::new(tools::directory().join("bin/helm"))
+            .args([
+                "template",
+                "x",
+                "charts/enginewright",
+                "--kube-version=1.34.2",
+            ])
+            .args(["--set", set])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{set}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(named), "{set}: {said}");
+    }
+}
+
+/// The agent comes from the chart or by itself; it is the same but for labels and what the chart lets
+/// people choose.
+#[test]
+fn the_charts_agent_is_the_one_of_the_manifests() {
+    let by_itself = std::fs::read_to_string(root().join("manifests/agent/agent.yaml")).unwrap();
+    let values = root().join("charts/enginewright/ci/agent-default-values.yaml");
+    let chart = documents(&render(Some(&values)));
+    let mut compared = 0;
+    for mut wanted in documents(&by_itself) {
+        if wanted["kind"] == "Namespace" {
+            continue;
+        }
+        let name = wanted["metadata"]["name"].clone();
+        let same = |one: &&Value| one["kind"] == wanted["kind"] && one["metadata"]["name"] == name;
+        let mut found = chart
+            .iter()
+            .find(same)
+            .unwrap_or_else(|| panic!("{name}"))
+            .clone();
+        for object in [&mut wanted, &mut found] {
+            object["metadata"]["labels"].take();
+            for path in ["/spec/selector", "/spec/template/metadata"] {
+                if object["kind"] == "DaemonSet" {
+                    object.pointer_mut(path).unwrap().take();
+                }
+            }
+        }
+        assert_eq!(found, wanted);
+        compared += 1;
+    }
+    assert_eq!(compared, 8);
 }
 
 #[test]

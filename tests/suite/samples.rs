@@ -29,7 +29,7 @@ fn sample(name: &str) -> ValidatedEngine {
 #[test]
 fn every_sample_is_valid() {
     let files = samples();
-    assert!(files.len() >= 3);
+    assert!(files.len() >= 15);
     for file in files {
         let result = parse(&fs::read_to_string(&file).unwrap());
         assert!(result.is_ok(), "{}: {:#?}", file.display(), result.err());
