@@ -230,7 +230,8 @@ impl Supervisor {
         }
         match event {
             FallbackEvent::Progress { done, total } => {
-                self.screen.progress(MODEL_BAR, Work::FetchModel, done, total);
+                self.screen
+                    .progress(MODEL_BAR, Work::FetchModel, done, total);
             }
             FallbackEvent::Ready => {
                 self.screen.finish(MODEL_BAR);
