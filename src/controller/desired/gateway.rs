@@ -1,6 +1,6 @@
 //! The gateway and its route table.
 
-use std::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 use super::{Desired, orders};
 use crate::api::{ActiveBackend, Ollama};
