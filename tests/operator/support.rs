@@ -22,7 +22,7 @@ use crate::cluster::ControlPlane;
 use crate::kubelet::{self, Kubelet};
 
 /// For anything that is awaited: a busy machine is no failure.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_mins(4);
 /// Namespace of the operator.
 pub const HOME: &str = "enginewright-system";
 
