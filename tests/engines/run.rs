@@ -112,13 +112,12 @@ fn an_engine_is_built_and_where_it_cannot_run_ollama_answers_on() {
         .join("revisions")
         .join(revision.unwrap())
         .join("engine");
-    let bundle = std::fs::read_dir(engines)
-        .unwrap()
-        .flatten()
-        .next()
-        .unwrap();
+    // Beside the bundle lies the lock of its build.
+    let mut entries = std::fs::read_dir(engines).unwrap().flatten();
+    let bundle = entries.find(|entry| entry.path().join("manifest.json").exists());
     let output = enginewright(["engine", "inspect"])
-        .arg(bundle.path())
-        .output();
-    assert!(output.unwrap().status.success(), "the bundle is whole");
+        .arg(bundle.unwrap().path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
