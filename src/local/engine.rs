@@ -254,6 +254,11 @@ fn arguments(start: &Start<'_>) -> Vec<OsString> {
         arguments.extend(["--model".into(), start.model.into()]);
         values.push(("--slots", served.slots.to_string()));
         values.push(("--context", served.context_tokens().to_string()));
+        // One processor stays free: while a new engine is proven beside it, runtimes that both span all
+        // of them wait for each other in spinning barriers, and a good engine gives no answer in time.
+        let processors =
+            std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        values.push(("--threads", processors.saturating_sub(1).max(1).to_string()));
     }
     for (name, value) in values {
         arguments.extend([name.into(), value.into()]);
