@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -78,8 +79,7 @@ async fn run(client: Client, namespace: String, fates: Arc<Mutex<BTreeMap<String
             if pod.metadata.deletion_timestamp.is_some() || !begun.insert(uid) {
                 continue;
             }
-            let number = u32::try_from(begun.len()).unwrap();
-            let address = format!("127.9.{}.{}", number / 250, number % 250 + 1);
+            let address = next_address();
             let fate = pod
                 .labels()
                 .get(names::REVISION)
@@ -105,6 +105,15 @@ async fn run(client: Client, namespace: String, fates: Arc<Mutex<BTreeMap<String
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// An address of a pod's own: tests run side by side, and each has pods that listen on the same ports.
+fn next_address() -> String {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let number = GIVEN.fetch_add(1, Ordering::SeqCst);
+    // Another run of the tests on this machine has another process id.
+    let run = std::process::id() % 200 + 20;
+    format!("127.{run}.{}.{}", number / 250 % 250, number % 250 + 1)
 }
 
 fn service(
