@@ -11,14 +11,14 @@ use super::client::UpstreamBody;
 use super::emit::{Emitter, Identity};
 use super::endpoint::Api;
 use super::failure::Failure;
-use super::fallback::{self, SoFar};
+use super::fallback;
 use super::ledger::Ledger;
 use super::openai;
 use super::routes::UpstreamKind;
 use super::source::{Dialect, Patience, Source, Translation, since_epoch};
 use super::state::{Line, Snapshot, Target};
 use super::verdict::{self, Verdict};
-use super::wanted::Wanted;
+use super::wanted::{SoFar, Wanted};
 use crate::server::answer::{OllamaShape, loaded};
 use crate::wire::{ApiError, ErrorKind, JSON_CONTENT_TYPE, REQUEST_ID_HEADER};
 

@@ -1,6 +1,7 @@
 //! One event of an answer's stream, in the client's own API: what it says, and how it is framed.
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use super::endpoint::Api;
 use crate::wire::{generate, ollama, openai, sse};
@@ -37,17 +38,13 @@ impl Chunk {
     /// # Errors
     /// [`NotAChunk`].
     pub fn read(api: Api, text: &str) -> Result<Self, NotAChunk> {
-        let read = match api {
-            Api::Chat => serde_json::from_str(text).map(Self::Chat),
-            Api::Completion => serde_json::from_str(text).map(Self::Completion),
-            Api::OllamaChat => serde_json::from_str(text).map(Self::OllamaChat),
-            Api::OllamaGenerate => serde_json::from_str(text).map(Self::OllamaGenerate),
-            Api::Plain => serde_json::from_str(text).map(Self::Plain),
-        };
-        read.map_err(|problem| match reported_error(text) {
-            Some(message) => NotAChunk::Failure(message),
-            None => NotAChunk::Garbage(problem.to_string()),
-        })
+        match api {
+            Api::Chat => read(text).map(Self::Chat),
+            Api::Completion => read(text).map(Self::Completion),
+            Api::OllamaChat => read(text).map(Self::OllamaChat),
+            Api::OllamaGenerate => read(text).map(Self::OllamaGenerate),
+            Api::Plain => read(text).map(Self::Plain),
+        }
     }
 
     /// The event's text.
@@ -103,6 +100,17 @@ impl Chunk {
         };
         model.clone_into(name);
     }
+}
+
+/// Reads an event of any shape; one that has another is an error that the upstream reports, or garbage.
+///
+/// # Errors
+/// [`NotAChunk`].
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, NotAChunk> {
+    serde_json::from_str(text).map_err(|problem| match reported_error(text) {
+        Some(message) => NotAChunk::Failure(message),
+        None => NotAChunk::Garbage(problem.to_string()),
+    })
 }
 
 /// The message of an error event in any of the APIs' shapes.

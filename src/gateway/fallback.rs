@@ -9,16 +9,16 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::chunk::{NotAChunk, reported_error};
-use super::emit::Piece;
+use super::chunk::{NotAChunk, read};
+use super::emit::{Piece, calls_in};
 use super::prompt::PromptTemplate;
 use super::routes::Upstream;
-use super::wanted::Wanted;
+use super::wanted::{SoFar, Wanted, unavailable};
 use crate::server::request::Chat;
 use crate::text::template::ChatMessage;
 use crate::text::tools::{ToolChoice, ToolDelta, ToolFormat, ToolParser};
 use crate::wire::openai::FinishReason;
-use crate::wire::{ApiError, ErrorKind, ollama};
+use crate::wire::{ApiError, ollama};
 
 /// What to send to Ollama (or to our server, which speaks the same), and how to read the answer.
 #[derive(Debug)]
@@ -29,15 +29,6 @@ pub struct Call {
     pub body: Bytes,
     /// For the lines that come back.
     pub reader: Reader,
-}
-
-/// The text a continuation goes on from.
-#[derive(Clone, Copy, Debug)]
-pub struct SoFar<'a> {
-    /// What the client has read.
-    pub text: &'a str,
-    /// Most tokens to add.
-    pub tokens_left: Option<u32>,
 }
 
 /// The request for `wanted`. `now`: seconds since 1970, for templates that name the date.
@@ -51,14 +42,10 @@ pub fn call(
     so_far: Option<SoFar<'_>>,
     now: i64,
 ) -> Result<Call, ApiError> {
-    if let Some(reason) = wanted.impossible() {
-        return Err(unavailable(reason));
-    }
-    let mut options = wanted.options();
-    options.num_ctx = upstream.context_tokens.map(i64::from);
-    if let Some(left) = so_far.and_then(|so_far| so_far.tokens_left) {
-        options.num_predict = Some(i64::from(left));
-    }
+    let options = ollama::Options {
+        num_ctx: upstream.context_tokens.map(i64::from),
+        ..wanted.options(so_far)?
+    };
     let Some(chat) = wanted.chat() else {
         let prompt = wanted.raw_prompt().cloned().unwrap_or_default();
         return Ok(raw(wanted, upstream, options, prompt, so_far, None));
@@ -80,14 +67,6 @@ pub fn call(
         None if so_far.is_some() => Err(unavailable("the model's chat template is not known here")),
         None => Ok(templated(wanted, chat, upstream, &options)),
     }
-}
-
-/// A promise that nobody who is left can keep.
-pub fn unavailable(reason: &str) -> ApiError {
-    ApiError::new(
-        ErrorKind::Unavailable,
-        format!("the engine does not answer, and {reason}"),
-    )
 }
 
 /// `/api/generate` with a prompt as it stands.
@@ -258,12 +237,7 @@ impl Reader {
             #[serde(flatten)]
             counts: ollama::Counts,
         }
-        let line: Line = serde_json::from_str(line).map_err(|problem| {
-            reported_error(line).map_or_else(
-                || NotAChunk::Garbage(problem.to_string()),
-                NotAChunk::Failure,
-            )
-        })?;
+        let line: Line = read(line)?;
         let mut pieces = Vec::new();
         if let Some(message) = line.message {
             pieces.extend(self.text(message.content));
@@ -329,23 +303,10 @@ impl Reader {
     }
 
     fn deltas(&mut self, deltas: Vec<ToolDelta>) -> Vec<Piece> {
-        let most = self.most_calls;
-        let pieces = deltas.into_iter().filter_map(|delta| match delta {
-            ToolDelta::Content(text) => Some(Piece::Text(text)),
-            ToolDelta::CallStart { index, .. } | ToolDelta::CallArguments { index, .. }
-                if index >= most =>
-            {
-                None
-            }
-            ToolDelta::CallStart { index, name } => {
-                self.calls = self.calls.max(index + 1);
-                Some(Piece::CallStart { index, name })
-            }
-            ToolDelta::CallArguments { index, fragment } => {
-                Some(Piece::CallArguments { index, fragment })
-            }
-        });
-        pieces.collect()
+        let mut pieces: Vec<Piece> = deltas.into_iter().map(Piece::from).collect();
+        pieces.retain(|piece| piece.call().is_none_or(|index| index < self.most_calls));
+        self.calls = self.calls.max(calls_in(&pieces));
+        pieces
     }
 
     fn call(&mut self, name: String, arguments: String) -> Vec<Piece> {

@@ -10,12 +10,11 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::chunk::{NotAChunk, reported_error};
-use super::emit::Piece;
-use super::fallback::{SoFar, unavailable};
+use super::chunk::{NotAChunk, read};
+use super::emit::{Piece, calls_in};
 use super::prompt::PromptTemplate;
 use super::routes::Upstream;
-use super::wanted::Wanted;
+use super::wanted::{SoFar, Wanted, unavailable};
 use crate::server::request::Chat;
 use crate::text::tools::{ToolChoice, ToolDelta, ToolParser};
 use crate::wire::openai::FinishReason;
@@ -43,16 +42,10 @@ pub fn call(
     so_far: Option<SoFar<'_>>,
     now: i64,
 ) -> Result<Call, ApiError> {
-    if let Some(reason) = wanted.impossible() {
-        return Err(unavailable(reason));
-    }
-    let mut body = sampling(&wanted.options());
+    let mut body = sampling(&wanted.options(so_far)?);
     body.insert("model".into(), upstream.model.as_str().into());
     body.insert("stream".into(), true.into());
     body.insert("stream_options".into(), json!({ "include_usage": true }));
-    if let Some(left) = so_far.and_then(|so_far| so_far.tokens_left) {
-        body.insert("max_tokens".into(), left.into());
-    }
     if let Some(format) = wanted.format() {
         body.insert("response_format".into(), response_format(&format));
     }
@@ -230,12 +223,7 @@ impl Reader {
         if text == sse::DONE_DATA {
             return Ok(self.end().into_iter().collect());
         }
-        let event: Event = serde_json::from_str(text).map_err(|problem| {
-            reported_error(text).map_or_else(
-                || NotAChunk::Garbage(problem.to_string()),
-                NotAChunk::Failure,
-            )
-        })?;
+        let event: Event = read(text)?;
         let mut pieces = Vec::new();
         for choice in event.choices {
             pieces.extend(self.choice(choice));
@@ -289,17 +277,9 @@ impl Reader {
     }
 
     fn deltas(&mut self, deltas: Vec<ToolDelta>) -> Vec<Piece> {
-        let pieces = deltas.into_iter().map(|delta| match delta {
-            ToolDelta::Content(text) => Piece::Text(text),
-            ToolDelta::CallStart { index, name } => {
-                self.calls = self.calls.max(index + 1);
-                Piece::CallStart { index, name }
-            }
-            ToolDelta::CallArguments { index, fragment } => {
-                Piece::CallArguments { index, fragment }
-            }
-        });
-        pieces.collect()
+        let pieces: Vec<Piece> = deltas.into_iter().map(Piece::from).collect();
+        self.calls = self.calls.max(calls_in(&pieces));
+        pieces
     }
 
     /// Without a reason the stream was cut: nothing is claimed, and its end is a failure.

@@ -13,7 +13,24 @@ use crate::server::request::{self, Chat, Form, Input, Limit, Task};
 use crate::text::tools::ToolChoice;
 use crate::wire::ollama::Options;
 use crate::wire::openai::{CompletionRequest, Stop};
-use crate::wire::{ApiError, json};
+use crate::wire::{ApiError, ErrorKind, json};
+
+/// The text a continuation goes on from.
+#[derive(Clone, Copy, Debug)]
+pub struct SoFar<'a> {
+    /// What the client has read.
+    pub text: &'a str,
+    /// Most tokens to add.
+    pub tokens_left: Option<u32>,
+}
+
+/// A promise that nobody who is left can keep.
+pub fn unavailable(reason: &str) -> ApiError {
+    ApiError::new(
+        ErrorKind::Unavailable,
+        format!("the engine does not answer, and {reason}"),
+    )
+}
 
 /// A request in the fallback's terms.
 #[derive(Clone, Debug)]
@@ -123,11 +140,21 @@ impl Wanted {
         }
     }
 
-    /// Sampling, limit and stop strings, each said, since Ollama's defaults are not everybody's.
-    pub fn options(&self) -> Options {
+    /// Sampling, limit and stop strings, each said, since Ollama's defaults are not everybody's. Of an
+    /// answer that is continued, the limit is what is left of it.
+    ///
+    /// # Errors
+    /// 503 for what is [`Self::impossible`].
+    pub fn options(&self, so_far: Option<SoFar<'_>>) -> Result<Options, ApiError> {
+        if let Some(reason) = self.impossible() {
+            return Err(unavailable(reason));
+        }
+        let tokens = so_far
+            .and_then(|so_far| so_far.tokens_left)
+            .or_else(|| self.max_tokens());
         let params = &self.task.drawing.params;
-        Options {
-            num_predict: self.max_tokens().map(i64::from),
+        Ok(Options {
+            num_predict: tokens.map(i64::from),
             temperature: Some(params.temperature),
             top_k: Some(i64::from(params.top_k)),
             top_p: Some(params.top_p),
@@ -140,7 +167,7 @@ impl Wanted {
             seed: self.task.drawing.seed.map(u64::cast_signed),
             stop: (!self.task.stop.is_empty()).then(|| Stop(self.task.stop.clone())),
             num_ctx: None,
-        }
+        })
     }
 }
 

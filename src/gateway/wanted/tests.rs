@@ -21,7 +21,7 @@ fn openais_defaults_are_said_since_ollamas_are_others() {
     )
     .unwrap();
     assert_eq!(read.max_tokens(), Some(9));
-    let options = serde_json::to_value(read.options()).unwrap();
+    let options = serde_json::to_value(read.options(None).unwrap()).unwrap();
     assert_eq!(
         options,
         json!({ "num_predict": 9, "temperature": 0.0, "top_k": 3, "top_p": 1.0, "min_p": 0.0,
@@ -112,7 +112,8 @@ fn a_client_cannot_make_ollama_load_the_model_anew() {
     assert_eq!(
         wanted(Api::OllamaGenerate, &body)
             .unwrap()
-            .options()
+            .options(None)
+            .unwrap()
             .num_ctx,
         None
     );
