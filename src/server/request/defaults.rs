@@ -7,7 +7,9 @@ use super::{Limit, Task};
 use crate::model::modelfile::Modelfile;
 use crate::wire::generate::Request;
 use crate::wire::ollama::{self, ChatRequest, GenerateRequest, Options};
-use crate::wire::openai::{ChatCompletionRequest, CompletionRequest, Content, Message, Role, Stop};
+use crate::wire::openai::{
+    ChatCompletionRequest, CompletionRequest, Content, Message, Role, Sampling, Stop,
+};
 
 /// Fills in a chat of OpenAI's.
 pub fn chat(model: &Modelfile, request: &mut ChatCompletionRequest) {
@@ -23,25 +25,24 @@ pub fn chat(model: &Modelfile, request: &mut ChatCompletionRequest) {
         request.messages.insert(0, message);
     }
     fill(&mut request.stop, stop(model));
-    fill(&mut request.top_k, whole(model, "top_k"));
-    fill(&mut request.min_p, fraction(model, "min_p"));
-    fill(
-        &mut request.repetition_penalty,
-        fraction(model, "repeat_penalty"),
-    );
-    fill(&mut request.seed, seed(model));
+    request.fill_sampling(sampling(model));
 }
 
 /// Fills in a completion of OpenAI's.
 pub fn completion(model: &Modelfile, request: &mut CompletionRequest) {
     fill(&mut request.stop, stop(model));
-    fill(&mut request.top_k, whole(model, "top_k"));
-    fill(&mut request.min_p, fraction(model, "min_p"));
-    fill(
-        &mut request.repetition_penalty,
-        fraction(model, "repeat_penalty"),
-    );
-    fill(&mut request.seed, seed(model));
+    request.fill_sampling(sampling(model));
+}
+
+/// What a model says of the fields that OpenAI's API has no default of its own for.
+fn sampling(model: &Modelfile) -> Sampling {
+    Sampling {
+        top_k: whole(model, "top_k"),
+        min_p: fraction(model, "min_p"),
+        repetition_penalty: fraction(model, "repeat_penalty"),
+        seed: seed(model),
+        ..Sampling::default()
+    }
 }
 
 /// Fills in a chat of Ollama's.

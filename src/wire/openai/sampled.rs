@@ -100,6 +100,19 @@ macro_rules! generation_request {
                     seed: self.seed,
                 }
             }
+
+            /// Fills in what the client has left open about drawing tokens.
+            pub fn fill_sampling(&mut self, own: super::Sampling) {
+                self.temperature = self.temperature.or(own.temperature);
+                self.top_p = self.top_p.or(own.top_p);
+                self.top_k = self.top_k.or(own.top_k);
+                self.min_p = self.min_p.or(own.min_p);
+                self.presence_penalty = self.presence_penalty.or(own.presence_penalty);
+                self.frequency_penalty = self.frequency_penalty.or(own.frequency_penalty);
+                self.repetition_penalty = self.repetition_penalty.or(own.repetition_penalty);
+                self.logit_bias = self.logit_bias.take().or(own.logit_bias);
+                self.seed = self.seed.or(own.seed);
+            }
         }
     };
 }
