@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::decide::{Host, WriteKind};
 use crate::server::admin::Report;
+use crate::telemetry::metrics_text;
 
 /// How a round ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -134,10 +134,6 @@ impl Report for Metrics {
     }
 
     fn metrics(&self) -> String {
-        let mut text = String::new();
-        if let Err(error) = encode(&mut text, &self.registry) {
-            tracing::error!(%error, "metrics were not written");
-        }
-        text
+        metrics_text(&self.registry)
     }
 }

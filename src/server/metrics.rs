@@ -1,10 +1,9 @@
 //! What `/metrics` says. All label sets are static: nothing a client sends becomes a label.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::generation::{FinishReason, Timings, Usage};
 use super::worker::{EngineObserver, Outcome, StepReport};
+use crate::telemetry::metrics_text;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -36,7 +36,7 @@ enum OutcomeLabel {
 /// The counters of a server.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Mutex<Registry>,
+    registry: Registry,
     requests: Family<RequestLabels, Counter>,
     answers: Family<OutcomeLabels, Counter>,
     first_token: Histogram,
@@ -62,10 +62,7 @@ impl Metrics {
     /// All at zero, labelled with the back end.
     pub fn new(backend: &'static str) -> Self {
         let metrics = Self {
-            registry: Mutex::new(Registry::with_prefix_and_labels(
-                "enginewright",
-                std::iter::once(("backend".into(), backend.into())),
-            )),
+            registry: Registry::default(),
             requests: Family::default(),
             answers: Family::default(),
             first_token: seconds(0.005, 15),
@@ -82,15 +79,18 @@ impl Metrics {
             connections: Gauge::default(),
             ready: Gauge::default(),
         };
-        metrics.register();
-        metrics
+        let mut registry = Registry::with_prefix_and_labels(
+            "enginewright",
+            std::iter::once(("backend".into(), backend.into())),
+        );
+        metrics.register(&mut registry);
+        Self {
+            registry,
+            ..metrics
+        }
     }
 
-    fn register(&self) {
-        let Ok(mut registry) = self.registry.lock() else {
-            return;
-        };
-        let registry = &mut *registry;
+    fn register(&self, registry: &mut Registry) {
         registry.register(
             "http_requests",
             "HTTP requests by route and status",
@@ -167,12 +167,7 @@ impl Metrics {
 
     /// The text of `/metrics`, in the `OpenMetrics` format.
     pub fn encode(&self) -> String {
-        let mut out = String::new();
-        if let Ok(registry) = self.registry.lock() {
-            // Writing to a string does not fail.
-            let _ = text::encode(&mut out, &registry);
-        }
-        out
+        metrics_text(&self.registry)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Logs and traces of a process: where they go and how they look. Metrics are registries of the
-//! parts that count, see [`crate::server::metrics`].
+//! parts that count, see [`crate::server::metrics`]; here is only how they are written.
 
 mod export;
 
@@ -7,6 +7,8 @@ use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -110,6 +112,15 @@ pub fn init(args: &TelemetryArgs) -> Result<Guard, TelemetryError> {
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
     Ok(Guard { traces })
+}
+
+/// What a registry has counted, in the `OpenMetrics` format.
+pub fn metrics_text(registry: &Registry) -> String {
+    let mut text = String::new();
+    if let Err(error) = encode(&mut text, registry) {
+        tracing::error!(%error, "metrics were not written");
+    }
+    text
 }
 
 #[cfg(test)]
