@@ -11,26 +11,28 @@ use crate::telemetry::{self, TelemetryArgs};
 ///
 /// One thread: these subcommands wait, they do not compute, and a board has better use for the
 /// memory and the wake-ups of a second one.
-pub(super) fn on_one_thread(
+pub(super) fn on_one_thread<T: From<Exit>>(
     telemetry: &TelemetryArgs,
-    subcommand: impl Future<Output = Exit>,
-) -> Exit {
+    subcommand: impl Future<Output = T>,
+) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return fail(Exit::Environment, &error),
+        Err(error) => return fail(Exit::Environment, &error).into(),
     };
     // The exporter of traces starts tasks, and ends them before the runtime goes.
     let entered = runtime.enter();
     let guard = match telemetry::init(telemetry) {
         Ok(guard) => guard,
-        Err(error) => return fail(Exit::BadInput, &error),
+        Err(error) => return fail(Exit::BadInput, &error).into(),
     };
     let exit = runtime.block_on(subcommand);
     drop(guard);
     drop(entered);
+    // Work that is still being done (a digest) is not waited for.
+    runtime.shutdown_background();
     exit
 }
 

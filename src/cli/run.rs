@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use super::access::AccessArgs;
 use super::engine::TensorRtArgs;
+use super::process::on_one_thread;
 use super::{Exit, fail};
 use crate::local::{self, End, Options, RunError};
-use crate::telemetry::{self, TelemetryArgs};
+use crate::telemetry::TelemetryArgs;
 
 /// Exit code after a second Ctrl-C, as a shell reports SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -105,54 +106,40 @@ impl Args {
             Ok(hardware) => hardware,
             Err(problem) => return fail(Exit::BadInput, &problem).into(),
         };
-        // One thread, this one: children die with the thread that started them.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(Exit::Environment, &error).into(),
-        };
-        let entered = runtime.enter();
-        let guard = match telemetry::init(&telemetry) {
-            Ok(guard) => guard,
-            Err(error) => return fail(Exit::BadInput, &error).into(),
-        };
-        let access = match access.access(None) {
-            Ok(access) => access,
-            Err(error) => return fail(Exit::BadInput, &error).into(),
-        };
-        let options = Options {
-            file,
-            state_dir: state.directory(),
-            listen,
-            api_keys: api_keys_file,
-            ollama,
-            path: std::env::var_os("PATH"),
-            home: std::env::var_os("HOME").map(PathBuf::from),
-            tensorrt: tensorrt.search(),
-            hardware,
-            access,
-        };
-        let end = runtime.block_on(local::run(options));
-        drop(guard);
-        drop(entered);
-        // Work that is still being done (a digest) is not waited for.
-        runtime.shutdown_background();
-        match end {
-            Ok(End::Orderly) => Exit::Ok.into(),
-            Ok(End::Hard) => ExitCode::from(INTERRUPTED),
-            Err(error) => {
-                let exit = match &error {
-                    RunError::Config(_) => Exit::BadInput,
-                    RunError::Store(_)
-                    | RunError::PortInUse(_)
-                    | RunError::Listen(..)
-                    | RunError::System(..)
-                    | RunError::Client(_) => Exit::Environment,
-                };
-                fail(exit, &error).into()
+        // On this thread: children die with the one that started them.
+        on_one_thread(&telemetry, async move {
+            let access = match access.access(None) {
+                Ok(access) => access,
+                Err(error) => return fail(Exit::BadInput, &error).into(),
+            };
+            let options = Options {
+                file,
+                state_dir: state.directory(),
+                listen,
+                api_keys: api_keys_file,
+                ollama,
+                path: std::env::var_os("PATH"),
+                home: std::env::var_os("HOME").map(PathBuf::from),
+                tensorrt: tensorrt.search(),
+                hardware,
+                access,
+            };
+            match local::run(options).await {
+                Ok(End::Orderly) => Exit::Ok.into(),
+                Ok(End::Hard) => ExitCode::from(INTERRUPTED),
+                Err(error) => fail(exit_of(&error), &error).into(),
             }
-        }
+        })
+    }
+}
+
+fn exit_of(error: &RunError) -> Exit {
+    match error {
+        RunError::Config(_) => Exit::BadInput,
+        RunError::Store(_)
+        | RunError::PortInUse(_)
+        | RunError::Listen(..)
+        | RunError::System(..)
+        | RunError::Client(_) => Exit::Environment,
     }
 }
