@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::event::{Event, Events};
 use super::model::transient;
 use super::ollama::api::Ollama;
-use super::ollama::{pull_to_disk, store};
+use super::ollama::pull_to_disk;
 use crate::api::{Model, Reason, RevisionId};
 use crate::model::ollama_store;
 use crate::planner::Failure;
@@ -86,15 +86,20 @@ impl Fetch {
                 &format!("{name} is not on this machine, and no Ollama of ours runs to fetch it."),
             ));
         };
-        let file = pull_to_disk(&running, own, name, &mut self.reporter()).await?;
-        Ok(in_store(own, name).unwrap_or_else(|| Brought::at_hand(file)))
+        pull_to_disk(&running, name, &mut self.reporter()).await?;
+        in_store(own, name).ok_or_else(|| {
+            let own = own.display();
+            transient(
+                Reason::ModelUnreachable,
+                &format!("Ollama fetched {name}, but its file is not in {own}."),
+            )
+        })
     }
 }
 
 /// A model in a store of Ollama's, with what lies beside it there.
 fn in_store(store: &Path, name: &str) -> Option<Brought> {
-    let file = store::find(store, name)?;
-    let mut brought = Brought::at_hand(file);
+    let mut brought = Brought::at_hand(ollama_store::find(store, name)?.path);
     brought.modelfile = ollama_store::modelfile(store, name);
     Some(brought)
 }

@@ -36,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::gateway::routes::RouteTable;
 use crate::hardware::{Hardware, Sm};
+use crate::model::ollama_store;
 use crate::store::{StateDir, StoreError, atomic};
 use crate::tensorrt::{self, Search};
 use config::ConfigError;
@@ -168,7 +169,7 @@ pub async fn run(options: Options) -> Result<End, RunError> {
     let (hardware, tensorrt) = backend(hardware, options.tensorrt);
     let mut supervisor = Supervisor::new(Parts {
         settings: Settings {
-            ollama_models: ollama::store::usual_places(options.home.as_deref()),
+            ollama_models: ollama_store::usual_folders(None, options.home),
             file: options.file,
             ollama: options.ollama,
             path: options.path,

@@ -41,14 +41,16 @@ pub fn usual_folders(configured: Option<PathBuf>, home: Option<PathBuf>) -> Vec<
 }
 
 /// The weights of `name` (`hermes3:8b`, `user/model:tag`, `host/user/model:tag`) in the store at
-/// `store`; `None` when the model or its blob is not there.
+/// `store`; `None` when the model or its blob is not there, or the weights are in pieces.
 pub fn find(store: &Path, name: &str) -> Option<Blob> {
-    let manifest = manifest(store, name)?;
-    let layer = manifest
-        .layers
+    let layers = manifest(store, name)?.layers;
+    let mut weights = layers
         .iter()
-        .find(|layer| layer.media_type == MODEL_LAYER)?;
-    let (path, sha256) = blob(store, layer)?;
+        .filter(|layer| layer.media_type == MODEL_LAYER);
+    let (path, sha256) = blob(store, weights.next()?)?;
+    if weights.next().is_some() {
+        return None;
+    }
     path.is_file().then(|| Blob {
         path,
         sha256: sha256.to_owned(),
@@ -114,19 +116,24 @@ fn blob<'a>(store: &Path, layer: &'a Layer) -> Option<(PathBuf, &'a str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+
+    fn lay_manifest(store: &Path, name: &str, digests: &[&str]) {
+        let path = store.join("manifests/registry.ollama.ai").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let weights = digests
+            .iter()
+            .map(|digest| json!({"mediaType": MODEL_LAYER, "digest": digest, "size": 4}));
+        let licence = "application/vnd.ollama.image.license";
+        let licence = json!({"mediaType": licence, "digest": "sha256:00", "size": 1});
+        let layers: Vec<Value> = std::iter::once(licence).chain(weights).collect();
+        let manifest = json!({"schemaVersion": 2, "layers": layers});
+        std::fs::write(path, manifest.to_string()).unwrap();
+    }
 
     fn store(digest: &str) -> tempfile::TempDir {
         let store = tempfile::tempdir().unwrap();
-        let folder = store
-            .path()
-            .join("manifests/registry.ollama.ai/library/hermes3");
-        std::fs::create_dir_all(&folder).unwrap();
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"layers":[
-                {{"mediaType":"application/vnd.ollama.image.license","digest":"sha256:00","size":1}},
-                {{"mediaType":"{MODEL_LAYER}","digest":"{digest}","size":4}}]}}"#
-        );
-        std::fs::write(folder.join("8b"), manifest).unwrap();
+        lay_manifest(store.path(), "library/hermes3/8b", &[digest]);
         let blob = store.path().join("blobs").join(digest.replace(':', "-"));
         std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
         std::fs::write(blob, "GGUF").unwrap();
@@ -145,6 +152,21 @@ mod tests {
             find(store.path(), "library/hermes3:8b").unwrap().sha256,
             "a".repeat(64)
         );
+        lay_manifest(store.path(), "me/mine/latest", &[&digest]);
+        assert!(find(store.path(), "me/mine").is_some());
+    }
+
+    #[test]
+    fn weights_that_are_not_there_or_in_pieces_are_not_found() {
+        let (here, missing) = (
+            format!("sha256:{}", "a".repeat(64)),
+            format!("sha256:{}", "b".repeat(64)),
+        );
+        let store = store(&here);
+        lay_manifest(store.path(), "library/gone/latest", &[&missing]);
+        assert_eq!(find(store.path(), "gone"), None);
+        lay_manifest(store.path(), "library/split/latest", &[&here, &here]);
+        assert_eq!(find(store.path(), "split"), None);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! becomes of it. It restarts nothing: that is the planner's to order.
 
 pub mod api;
-pub mod store;
 mod template;
 
 use std::ffi::OsString;
@@ -471,17 +470,15 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Brings a model of Ollama's library to this machine through a running Ollama and says where its
-/// file lies.
+/// Brings a model of Ollama's library to this machine through a running Ollama.
 ///
 /// # Errors
 /// When it cannot be had.
 pub async fn pull_to_disk(
     ollama: &Ollama,
-    models: &Path,
     name: &str,
     progress: &mut (dyn FnMut(u64, Option<u64>) + Send),
-) -> Result<PathBuf, Failure> {
+) -> Result<(), Failure> {
     // The fallback may be coming up at the same time.
     let up = async {
         while ollama.version().await.is_err() {
@@ -495,29 +492,18 @@ pub async fn pull_to_disk(
         ));
     }
     match ollama.pull(name, progress).await {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(OllamaError::Refused { message, .. }) if message.contains("does not exist") => {
-            return Err(super::model::failure(
+            Err(super::model::failure(
                 Reason::ModelNotFound,
                 &format!("Ollama's library has no model {name}."),
-            ));
+            ))
         }
-        Err(error) => {
-            return Err(transient(
-                Reason::ModelUnreachable,
-                &format!("Ollama could not fetch {name}: {error}."),
-            ));
-        }
-    }
-    store::find(models, name).ok_or_else(|| {
-        transient(
+        Err(error) => Err(transient(
             Reason::ModelUnreachable,
-            &format!(
-                "Ollama fetched {name}, but its file is not in {}.",
-                models.display()
-            ),
-        )
-    })
+            &format!("Ollama could not fetch {name}: {error}."),
+        )),
+    }
 }
 
 #[cfg(test)]
