@@ -10,9 +10,9 @@ use super::meter::Meter;
 use super::{Report, revisions};
 use crate::api::{ModelSource, Reason, RevisionId, Sha256Hex};
 use crate::engine::Served;
-use crate::local::model::{failure, read_facts, transient};
+use crate::local::model::read_facts;
 use crate::local::revisions::New;
-use crate::planner::Failure;
+use crate::planner::{Failure, failure, transient};
 use crate::sources::{self, Access, Brought};
 use crate::store::digest;
 

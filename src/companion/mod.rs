@@ -19,10 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Reason, Sha256Hex};
 use crate::controller::workloads::Order;
-use crate::local::model::transient;
 use crate::local::ollama::api::{Ollama, OllamaError, with_tag};
 use crate::local::ollama::hand_over;
-use crate::planner::Failure;
+use crate::planner::{Failure, transient};
 
 /// How often the order and Ollama are looked at.
 const PERIOD: Duration = Duration::from_millis(500);

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::config::Served;
 use super::guard;
-use super::model::{Job, failure, transient};
+use super::model::Job;
 use super::process::{self, Order};
 use super::{TensorRt, tensorrt_arguments};
 use crate::api::Reason;
-use crate::planner::Failure;
+use crate::planner::{Failure, failure, transient};
 
 /// Between two looks whether the build moves.
 const LOOK: Duration = Duration::from_secs(1);

@@ -14,11 +14,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::config::Served;
 use super::event::{Event, Events};
 use super::guard;
-use super::model::{failure, transient};
 use super::process::{self, Order, Running};
 use super::{TensorRt, tensorrt_arguments};
 use crate::api::{Objectives, Reason, RevisionId};
-use crate::planner::{Failure, Health, Instance, InstanceId, Phase, Proof, Timestamp};
+use crate::planner::{
+    Failure, Health, Instance, InstanceId, Phase, Proof, Timestamp, failure, transient,
+};
 use crate::probe::{Prober, health, proof};
 
 /// Exit code of `serve` when something on this machine was in the way, see `cli::Exit`.

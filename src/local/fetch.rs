@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Events};
-use super::model::transient;
 use super::ollama::api::Ollama;
 use super::ollama::pull_to_disk;
 use crate::api::{Model, Reason, RevisionId};
 use crate::model::ollama_store;
-use crate::planner::Failure;
+use crate::planner::{Failure, transient};
 use crate::sources::{self, Access, Brought, Progress};
 
 /// Least time between two reports of progress.

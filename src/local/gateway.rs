@@ -17,11 +17,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::event::{Event, Events};
 use super::guard;
-use super::model::transient;
 use super::process::{self, Order, Running};
 use crate::api::Reason;
 use crate::gateway::routes::RouteTable;
-use crate::planner::{Route, Service, Timestamp};
+use crate::planner::{Route, Service, Timestamp, transient};
 use crate::store::atomic;
 
 /// Between two looks whether a route table was taken over.

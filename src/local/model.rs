@@ -11,7 +11,7 @@ use super::revisions::{New, Revisions, Stored};
 use crate::api::{Reason, RevisionId, Sha256Hex};
 use crate::model::gguf::{GgufError, GgufFile};
 use crate::model::{ModelError, ModelFacts};
-use crate::planner::{Failure, Work};
+use crate::planner::{Failure, Work, failure, transient};
 use crate::sources::Brought;
 use crate::store::digest::{self, DigestCache, FileIdentity};
 
@@ -220,28 +220,6 @@ impl Job {
                 result,
             });
         }
-    }
-}
-
-/// A failure that counts against the revision; the message gets the reason's remedy as its end.
-pub fn failure(reason: Reason, message: &str) -> Failure {
-    let message = match reason.remedy() {
-        Some(remedy) => format!("{message} {remedy}"),
-        None => message.to_owned(),
-    };
-    Failure {
-        reason,
-        message,
-        exit_code: None,
-        transient: false,
-    }
-}
-
-/// A failure of the world, tried again for ever.
-pub fn transient(reason: Reason, message: &str) -> Failure {
-    Failure {
-        transient: true,
-        ..failure(reason, message)
     }
 }
 

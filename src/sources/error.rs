@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::protocol::choice::ChoiceError;
 use super::protocol::manifest::ManifestError;
 use crate::api::{Reason, Sha256Hex};
-use crate::local::model::{failure, transient};
 use crate::model::modelfile::PartError;
-use crate::planner::Failure;
+use crate::planner::{Failure, failure, transient};
 
 /// Why a model cannot be had. Addresses are shown without what follows a question mark, which may
 /// be a secret.

@@ -12,7 +12,7 @@ use crate::controller::notes::Notes;
 use crate::controller::view::View;
 use crate::controller::workloads::Launch;
 use crate::controller::world::{annotation, label};
-use crate::planner::{Failure, Instance, InstanceId, Phase, RevisionId, Timestamp};
+use crate::planner::{Failure, Instance, InstanceId, Phase, RevisionId, Timestamp, transient};
 
 #[derive(Default)]
 struct Parts<'a> {
@@ -113,7 +113,7 @@ fn phase(
     if !here {
         // Another node serves now, or nobody can say any more what it was made from.
         let text = "The engine is not where it shall be and is made anew.";
-        let failure = crate::local::model::transient(Reason::EnvironmentError, text);
+        let failure = transient(Reason::EnvironmentError, text);
         return exited(notes, failure);
     }
     // The newest pod speaks: an older one was drained or evicted.

@@ -3,8 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 
 use crate::api::Reason;
-use crate::local::model::{failure, transient};
-use crate::planner::Failure;
+use crate::planner::{Failure, failure, transient};
 
 /// Longest quotation of a container's last words, in characters.
 const WORDS: usize = 300;

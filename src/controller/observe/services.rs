@@ -12,8 +12,7 @@ use crate::controller::view::View;
 use crate::controller::workloads::Order;
 use crate::controller::world::{annotation, is_ready};
 use crate::gateway::routes::RouteTable;
-use crate::local::model::transient;
-use crate::planner::{Route, Service, Timestamp};
+use crate::planner::{Route, Service, Timestamp, transient};
 
 pub(super) fn gateway(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Service {
     service(

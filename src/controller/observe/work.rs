@@ -10,8 +10,7 @@ use crate::controller::names::{ATTEMPT, COMPONENT, Component, REVISION};
 use crate::controller::notes::Notes;
 use crate::controller::view::View;
 use crate::controller::world::label;
-use crate::local::model::transient;
-use crate::planner::{Failure, Step, Timestamp};
+use crate::planner::{Failure, Step, Timestamp, transient};
 
 /// The newest fetch of a revision, with its number.
 pub(crate) fn newest_fetch<'a>(view: &'a View<'_>, id: &RevisionId) -> Option<(u32, &'a Job)> {

@@ -16,12 +16,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::event::{Event, Events, FallbackEvent};
-use super::model::{Digests, transient};
+use super::model::Digests;
 use super::process::{self, Order, Running};
 use crate::api::{Reason, Residency, RevisionId, Sha256Hex};
 use crate::model::gguf::{GgufFile, ReadOptions};
 use crate::model::modelfile::Modelfile;
-use crate::planner::Failure;
+use crate::planner::{Failure, failure, transient};
 use api::{Ollama, OllamaError};
 
 /// From the start of the process to its first answer.
@@ -494,7 +494,7 @@ pub async fn pull_to_disk(
     match ollama.pull(name, progress).await {
         Ok(()) => Ok(()),
         Err(OllamaError::Refused { message, .. }) if message.contains("does not exist") => {
-            Err(super::model::failure(
+            Err(failure(
                 Reason::ModelNotFound,
                 &format!("Ollama's library has no model {name}."),
             ))

@@ -13,12 +13,14 @@ use super::super::build::{self, Build};
 use super::super::engine::{Engine, Start};
 use super::super::event::Event;
 use super::super::fetch::Fetch;
-use super::super::model::{self, Fetched, Job, Origin, failure, transient};
+use super::super::model::{self, Fetched, Job, Origin};
 use super::event::shown;
 use super::{Running, Supervisor};
 use crate::api::{ModelSource, Reason, RevisionId};
 use crate::model::ollama_store;
-use crate::planner::{Action, Failure, Garbage, InstanceId, Step, StopReason, Timestamp, Work};
+use crate::planner::{
+    Action, Failure, Garbage, InstanceId, Step, StopReason, Timestamp, Work, failure, transient,
+};
 use crate::sources::Brought;
 
 /// Longest time one request of a proof may take, whatever the probe's own limit is: three answers

@@ -9,14 +9,13 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::event::FallbackEvent;
-use super::super::model::transient;
 use super::super::ollama::api::Ollama as OllamaApi;
 use super::super::ollama::{self, Command, Managed, Model, Start, Wanted};
 use super::super::process;
 use super::Supervisor;
 use crate::api::{ActiveBackend, Ollama, Reason, Residency};
 use crate::gateway::routes::{RouteTable, Timeouts, Upstream, UpstreamKind};
-use crate::planner::{Failure, Route, Service, Timestamp, Work};
+use crate::planner::{Failure, Route, Service, Timestamp, Work, transient};
 
 /// Least time between two looks whether the fallback lives.
 const LOOK: Duration = Duration::from_secs(2);

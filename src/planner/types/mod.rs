@@ -3,6 +3,7 @@
 
 mod action;
 mod durable;
+mod failure;
 mod observed;
 mod policy;
 mod status;
@@ -14,8 +15,9 @@ pub use crate::api::{
 };
 pub use action::{Action, StopReason, Work};
 pub use durable::{Durable, DurableFailure, Ledger, Memory, SCHEMA_VERSION};
+pub use failure::{Failure, failure, transient};
 pub use observed::{
-    Artefact, BuildNeed, Desired, EngineKind, Failure, Fit, Garbage, Health, Instance, InstanceId,
+    Artefact, BuildNeed, Desired, EngineKind, Fit, Garbage, Health, Instance, InstanceId,
     Lifecycle, Node, Observed, Phase, Proof, Revision, Route, Service, Step, Verdict,
 };
 pub use policy::{Backoff, Fallback, LastGoodUse, Policy};

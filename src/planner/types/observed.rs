@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Reason, RevisionId};
 
-use super::{Durable, Measured, Memory, Policy, Timestamp};
+use super::{Durable, Failure, Measured, Memory, Policy, Timestamp};
 
 /// Everything [`crate::planner::plan`] looks at: one engine resource on one node. A cluster with
 /// several matching nodes plans each of them with its own `Observed`.
@@ -180,21 +180,6 @@ pub enum Step {
         /// Why.
         failure: Failure,
     },
-}
-
-/// Why something ended badly. Written by the shell; the planner copies it into status and ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Stable CamelCase word.
-    pub reason: Reason,
-    /// For people: what happened and, last, what to do. At most about 500 characters; no times,
-    /// rates or other numbers that differ from one try to the next.
-    pub message: String,
-    /// Exit code of the process, 128 + signal where it was killed.
-    pub exit_code: Option<i32>,
-    /// `true`: the world's fault (network, registry, a full disk): tried again with backoff for
-    /// ever and never held against the revision. `false`: an attempt has failed.
-    pub transient: bool,
 }
 
 /// One engine process (or pod), given its number by the planner and never reused.
