@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::chunk::{NotAChunk, read};
-use super::emit::{Piece, calls_in};
+use super::piece::{Piece, calls_in};
 use super::prompt::PromptTemplate;
 use super::routes::Upstream;
 use super::wanted::{SoFar, Wanted, unavailable};

@@ -8,10 +8,10 @@
 //!              ask
 //! ```
 //!
-//! Decisions are pure: [`endpoint`], [`ask`], [`wanted`], [`fallback`], [`openai`], [`chunk`], [`emit`],
-//! [`whole`], [`ledger`], [`mark`], [`verdict`], [`breaker`], [`routes`]. They open no connection and
-//! read no clock. The shell ([`client`], [`source`], [`attempt`], [`relay`], [`service`], [`metadata`],
-//! [`background`], [`listener`]) moves bytes and carries verdicts out.
+//! Decisions are pure: [`endpoint`], [`ask`], [`wanted`], [`fallback`], [`openai`], [`chunk`],
+//! [`piece`], [`emit`], [`whole`], [`ledger`], [`mark`], [`verdict`], [`breaker`], [`routes`]. They
+//! open no connection and read no clock. The shell ([`client`], [`source`], [`attempt`], [`relay`],
+//! [`service`], [`metadata`], [`background`], [`listener`]) moves bytes and carries verdicts out.
 
 pub mod ask;
 pub mod attempt;
@@ -29,6 +29,7 @@ pub mod mark;
 pub mod metadata;
 pub mod metrics;
 pub mod openai;
+pub mod piece;
 pub mod prompt;
 pub mod relay;
 pub mod routes;

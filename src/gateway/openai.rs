@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::chunk::{NotAChunk, read};
-use super::emit::{Piece, calls_in};
+use super::piece::{Piece, calls_in};
 use super::prompt::PromptTemplate;
 use super::routes::Upstream;
 use super::wanted::{SoFar, Wanted, unavailable};

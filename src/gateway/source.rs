@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::chunk::{Chunk, Frame, NotAChunk};
 use super::client::UpstreamBody;
-use super::emit::{Emitter, Piece};
+use super::emit::Emitter;
 use super::endpoint::Api;
 use super::failure::Failure;
+use super::piece::Piece;
 use super::{fallback, openai};
 use crate::wire::{StreamError, ndjson, sse};
 
