@@ -123,13 +123,7 @@ impl Login {
         }
         let response = request.send().await.map_err(link)?;
         if !response.status().is_success() {
-            let given = self.basic.is_some();
-            let auth = if given {
-                Auth::Bearer(String::new())
-            } else {
-                Auth::None
-            };
-            return Err(refusal(realm, &response, &auth));
+            return Err(refusal(realm, &response, self.has_credentials()));
         }
         let bytes = response.bytes().await.map_err(link)?;
         let read: Token =

@@ -36,6 +36,16 @@ pub enum Auth {
     Registry(Arc<Login>),
 }
 
+impl Auth {
+    fn is_given(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Bearer(_) => true,
+            Self::Registry(login) => login.has_credentials(),
+        }
+    }
+}
+
 /// One file.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -96,7 +106,7 @@ impl Transfer {
         }
         let mut response = self.ask(url, auth, &headers).await?;
         if !response.status().is_success() {
-            return Err(refusal(url, &response, auth));
+            return Err(refusal(url, &response, auth.is_given()));
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = next(url, &mut response).await? {
@@ -201,7 +211,7 @@ impl Transfer {
                     why: "cannot go on where it broke off, and starts anew".to_owned(),
                 });
             }
-            _ => return Err(refusal(url, &response, &item.auth)),
+            _ => return Err(refusal(url, &response, item.auth.is_given())),
         }
         let told = response.content_length().map(|rest| there + rest);
         let total = item.bytes.or(told);
@@ -334,17 +344,13 @@ fn starts_at(response: &Response, there: u64) -> bool {
         .is_some_and(|(first, _)| first.parse() == Ok(there))
 }
 
-pub(super) fn refusal(url: &str, response: &Response, auth: &Auth) -> SourceError {
+/// The error of a status that is no success. `given`: credentials were sent.
+pub(super) fn refusal(url: &str, response: &Response, given: bool) -> SourceError {
     let after = response
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
-    let given = match auth {
-        Auth::None => false,
-        Auth::Bearer(_) => true,
-        Auth::Registry(login) => login.has_credentials(),
-    };
     SourceError::of_status(url, response.status().as_u16(), after, given)
 }
 
