@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Progress, SourceError};
 
 /// Name of the file that is locked. It is never deleted: who waits for a deleted file waits alone.
-const NAME: &str = ".lock";
+pub(super) const NAME: &str = ".lock";
 /// Between two looks at a folder that is locked.
 const LOOK: Duration = Duration::from_millis(200);
 /// Ending of what is not whole yet.

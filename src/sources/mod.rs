@@ -149,6 +149,17 @@ async fn whole(file: Option<PathBuf>, wanted: &Sha256Hex) -> Option<PathBuf> {
     same.then_some(file)
 }
 
+/// Deletes what was fetched into `folder`, whole or not.
+pub fn forget(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        // Who waits for a lock whose file was deleted waits alone.
+        if entry.file_name() != lock::NAME {
+            // What cannot be deleted is found wrong again.
+            let _left = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Which file it is, and what comes beside it.
 async fn find(
     transfer: &Transfer,
@@ -199,5 +210,22 @@ async fn find(
             let found = registry::find(transfer, wanted, &auth).await?;
             Ok((found.model, found.modelfile))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_fetched_is_forgotten_but_not_who_fetches() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [lock::NAME, "sha256-a.gguf", "sha256-b.partial"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        forget(folder.path());
+        let left = std::fs::read_dir(folder.path()).unwrap();
+        let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, [lock::NAME]);
     }
 }

@@ -6,6 +6,7 @@ use super::Supervisor;
 use crate::api::{ModelSource, Reason, RevisionId};
 use crate::planner::{Failure, Garbage, Phase, Proof, Step, Work};
 use crate::probe::health;
+use crate::sources;
 
 impl Supervisor {
     pub(super) fn take(&mut self, event: Event) {
@@ -159,10 +160,7 @@ impl Supervisor {
                 .and_then(|_| std::fs::remove_file(path).ok());
             let _left = self.revisions.delete(revision);
         }
-        let downloads = self.state.path("models");
-        for entry in std::fs::read_dir(downloads).into_iter().flatten().flatten() {
-            let _left = std::fs::remove_file(entry.path());
-        }
+        sources::forget(&self.state.path("models"));
         known.facts = None;
         known.model = Step::Todo;
     }
