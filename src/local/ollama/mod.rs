@@ -4,25 +4,26 @@
 //! becomes of it. It restarts nothing: that is the planner's to order.
 
 pub mod api;
+mod models;
+mod program;
 mod template;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::event::{Event, Events, FallbackEvent};
 use super::model::Digests;
 use super::process::{self, Order, Running};
-use crate::api::{Reason, Residency, RevisionId, Sha256Hex};
-use crate::model::gguf::{GgufFile, ReadOptions};
-use crate::model::modelfile::Modelfile;
-use crate::planner::{Failure, failure, transient};
+use crate::api::{Reason, Residency, RevisionId};
+use crate::planner::{Failure, transient};
 use api::{Ollama, OllamaError};
+pub use models::{hand_over, pull_to_disk};
+pub use program::find_program;
 
 /// From the start of the process to its first answer.
 const UP_WITHIN: Duration = Duration::from_secs(30);
@@ -284,77 +285,6 @@ impl Managed {
     }
 }
 
-/// Makes Ollama have a model made of a GGUF file, unless it has it already.
-///
-/// # Errors
-/// [`OllamaError`].
-pub async fn hand_over(
-    ollama: &Ollama,
-    name: &str,
-    file: &Path,
-    digest: &Sha256Hex,
-    threads: u32,
-) -> Result<(), OllamaError> {
-    let known = ollama.show(name).await?;
-    let said = Modelfile::beside(file).map_err(OllamaError::File)?;
-    if known.is_some_and(|shown| is_as_wanted(&shown, digest, &said, threads)) {
-        return Ok(());
-    }
-    ollama.push_blob(file, digest).await?;
-    ollama.create(name, digest, &said, threads).await?;
-    if said.template.is_some() {
-        return Ok(());
-    }
-    let shown = ollama.show(name).await?;
-    let guessed = shown
-        .as_ref()
-        .and_then(|shown| shown.get("template")?.as_str());
-    if guessed.is_none_or(|template| template.trim() == template::UNKNOWN)
-        && let Some(template) = own_template(file).as_deref().and_then(template::known)
-    {
-        let said = Modelfile {
-            template: Some(template.to_owned()),
-            ..said
-        };
-        ollama.create(name, digest, &said, threads).await?;
-    }
-    Ok(())
-}
-
-/// Whether what Ollama shows is made of this file and what lies beside it.
-fn is_as_wanted(shown: &Value, digest: &Sha256Hex, said: &Modelfile, threads: u32) -> bool {
-    let text = |name: &str| shown.get(name).and_then(Value::as_str);
-    let Some(modelfile) = text("modelfile") else {
-        return false;
-    };
-    let has = |name: &str, value: &Value| {
-        let start = format!("PARAMETER {name} ");
-        let is = |found: &str| match value {
-            Value::String(text) => found.trim_matches('"') == text,
-            Value::Number(number) => found.parse().ok() == number.as_f64(),
-            Value::Bool(flag) => found.parse() == Ok(*flag),
-            _ => false,
-        };
-        modelfile
-            .lines()
-            .filter_map(|line| line.strip_prefix(&start))
-            .any(is)
-    };
-    let same = |name: &str, wanted: &Option<String>| {
-        wanted
-            .as_deref()
-            .is_none_or(|wanted| text(name) == Some(wanted))
-    };
-    modelfile.contains(digest.as_str())
-        && has("num_thread", &threads.into())
-        && same("template", &said.template)
-        && same("system", &said.system)
-        && said.parameters.iter().all(|(name, value)| match value {
-            Value::Array(all) => all.iter().all(|one| has(name, one)),
-            one => has(name, one),
-        })
-}
-
 /// What the task knows of its process.
 #[derive(Default)]
 struct State {
@@ -413,11 +343,6 @@ async fn look_at_external(ollama: &Ollama, model: &str) -> Result<(), Failure> {
     }
 }
 
-fn own_template(file: &Path) -> Option<String> {
-    let gguf = GgufFile::open_with(file, ReadOptions::WITHOUT_VOCABULARY).ok()?;
-    gguf.str("tokenizer.chat_template").map(str::to_owned)
-}
-
 fn unavailable(error: &OllamaError) -> Failure {
     transient(
         Reason::FallbackUnavailable,
@@ -431,98 +356,4 @@ fn ended(log: &Path) -> Failure {
         Reason::FallbackUnavailable,
         &format!("The managed Ollama ended: {words}."),
     )
-}
-
-/// The program `ollama`: the one named, else the first in `path`.
-///
-/// # Errors
-/// A failure that says how to get one.
-pub fn find_program(named: Option<&Path>, path: Option<&OsString>) -> Result<PathBuf, Failure> {
-    let missing = |text: String| {
-        transient(
-            Reason::FallbackUnavailable,
-            &format!(
-                "{text}; install it from https://ollama.com, or name it with --ollama FILE, or set \
-                 spec.fallback.ollama.address."
-            ),
-        )
-    };
-    if let Some(named) = named {
-        return if is_program(named) {
-            Ok(named.to_owned())
-        } else {
-            Err(missing(format!(
-                "There is no program at {}",
-                named.display()
-            )))
-        };
-    }
-    path.into_iter()
-        .flat_map(std::env::split_paths)
-        .map(|folder| folder.join("ollama"))
-        .find(|program| is_program(program))
-        .ok_or_else(|| missing("Ollama is not in PATH".to_owned()))
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-}
-
-/// Brings a model of Ollama's library to this machine through a running Ollama.
-///
-/// # Errors
-/// When it cannot be had.
-pub async fn pull_to_disk(
-    ollama: &Ollama,
-    name: &str,
-    progress: &mut (dyn FnMut(u64, Option<u64>) + Send),
-) -> Result<(), Failure> {
-    // The fallback may be coming up at the same time.
-    let up = async {
-        while ollama.version().await.is_err() {
-            sleep(Duration::from_millis(200)).await;
-        }
-    };
-    if timeout(UP_WITHIN, up).await.is_err() {
-        return Err(transient(
-            Reason::ModelUnreachable,
-            &format!("No Ollama runs here that could fetch {name}."),
-        ));
-    }
-    match ollama.pull(name, progress).await {
-        Ok(()) => Ok(()),
-        Err(OllamaError::Refused { message, .. }) if message.contains("does not exist") => {
-            Err(failure(
-                Reason::ModelNotFound,
-                &format!("Ollama's library has no model {name}."),
-            ))
-        }
-        Err(error) => Err(transient(
-            Reason::ModelUnreachable,
-            &format!("Ollama could not fetch {name}: {error}."),
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_ollama_is_said_with_how_to_get_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = OsString::from(folder.path());
-        let failure = find_program(None, Some(&path)).unwrap_err();
-        assert!(failure.transient && failure.message.contains("--ollama"));
-        std::fs::write(folder.path().join("ollama"), "not executable").unwrap();
-        find_program(None, Some(&path)).unwrap_err();
-        let named = find_program(Some(Path::new("/no/ollama")), Some(&path)).unwrap_err();
-        assert!(named.message.contains("/no/ollama"), "{}", named.message);
-        assert_eq!(
-            find_program(Some(Path::new("/bin/sh")), None).unwrap(),
-            Path::new("/bin/sh")
-        );
-    }
 }
