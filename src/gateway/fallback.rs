@@ -13,23 +13,12 @@ use super::chunk::{NotAChunk, read};
 use super::piece::{Piece, calls_in};
 use super::prompt::PromptTemplate;
 use super::routes::Upstream;
-use super::wanted::{SoFar, Wanted, unavailable};
+use super::wanted::{Call, SoFar, Wanted, unavailable};
 use crate::server::request::Chat;
 use crate::text::template::ChatMessage;
 use crate::text::tools::{ToolChoice, ToolDelta, ToolFormat, ToolParser};
 use crate::wire::openai::FinishReason;
 use crate::wire::{ApiError, ollama};
-
-/// What to send to Ollama (or to our server, which speaks the same), and how to read the answer.
-#[derive(Debug)]
-pub struct Call {
-    /// The path.
-    pub path: &'static str,
-    /// The body.
-    pub body: Bytes,
-    /// For the lines that come back.
-    pub reader: Reader,
-}
 
 /// The request for `wanted`. `now`: seconds since 1970, for templates that name the date.
 ///
@@ -41,7 +30,7 @@ pub fn call(
     template: Option<&PromptTemplate>,
     so_far: Option<SoFar<'_>>,
     now: i64,
-) -> Result<Call, ApiError> {
+) -> Result<Call<Reader>, ApiError> {
     let options = ollama::Options {
         num_ctx: upstream.context_tokens.map(i64::from),
         ..wanted.options(so_far)?
@@ -77,7 +66,7 @@ fn raw(
     mut prompt: String,
     so_far: Option<SoFar<'_>>,
     tools: Option<ToolFormat>,
-) -> Call {
+) -> Call<Reader> {
     let mut tools = match tools {
         _ if wanted.is_forced() => Tools::Forced(String::new()),
         Some(format) if wanted.offers_tools() => Tools::Parsed(ToolParser::new(format)),
@@ -125,7 +114,12 @@ struct Generate {
 }
 
 /// `/api/chat`, rendered by Ollama's own template.
-fn templated(wanted: &Wanted, chat: &Chat, upstream: &Upstream, options: &ollama::Options) -> Call {
+fn templated(
+    wanted: &Wanted,
+    chat: &Chat,
+    upstream: &Upstream,
+    options: &ollama::Options,
+) -> Call<Reader> {
     let messages: Vec<Value> = chat.messages.iter().map(told).collect();
     let mut body = json!({
         "model": upstream.model, "messages": messages, "stream": true,

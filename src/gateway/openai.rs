@@ -14,22 +14,11 @@ use super::chunk::{NotAChunk, read};
 use super::piece::{Piece, calls_in};
 use super::prompt::PromptTemplate;
 use super::routes::Upstream;
-use super::wanted::{SoFar, Wanted, unavailable};
+use super::wanted::{Call, SoFar, Wanted, unavailable};
 use crate::server::request::Chat;
 use crate::text::tools::{ToolChoice, ToolDelta, ToolParser};
 use crate::wire::openai::FinishReason;
 use crate::wire::{ApiError, ollama, sse};
-
-/// What to send, and how to read the answer.
-#[derive(Debug)]
-pub struct Call {
-    /// The path.
-    pub path: &'static str,
-    /// The body.
-    pub body: Bytes,
-    /// For the events that come back.
-    pub reader: Reader,
-}
 
 /// The request for `wanted`. `now`: seconds since 1970, for templates that name the date.
 ///
@@ -41,7 +30,7 @@ pub fn call(
     template: Option<&PromptTemplate>,
     so_far: Option<SoFar<'_>>,
     now: i64,
-) -> Result<Call, ApiError> {
+) -> Result<Call<Reader>, ApiError> {
     let mut body = sampling(&wanted.options(so_far)?);
     body.insert("model".into(), upstream.model.as_str().into());
     body.insert("stream".into(), true.into());
@@ -84,7 +73,11 @@ pub fn call(
     }
 }
 
-fn completion(mut body: Map<String, Value>, prompt: String, parser: Option<ToolParser>) -> Call {
+fn completion(
+    mut body: Map<String, Value>,
+    prompt: String,
+    parser: Option<ToolParser>,
+) -> Call<Reader> {
     body.insert("prompt".into(), prompt.into());
     Call {
         path: "/v1/completions",

@@ -5,6 +5,7 @@
 //! same answer whoever is there. Whatever the fallback cannot honour is refused by name; nothing is
 //! dropped in silence that the client may rely on.
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::ask::Ask;
@@ -14,6 +15,17 @@ use crate::text::tools::ToolChoice;
 use crate::wire::ollama::Options;
 use crate::wire::openai::{CompletionRequest, Stop};
 use crate::wire::{ApiError, ErrorKind, json};
+
+/// What to send to an upstream that speaks another dialect than the client, and how to read the answer.
+#[derive(Debug)]
+pub struct Call<R> {
+    /// The path.
+    pub path: &'static str,
+    /// The body.
+    pub body: Bytes,
+    /// For the lines or events that come back.
+    pub reader: R,
+}
 
 /// The text a continuation goes on from.
 #[derive(Clone, Copy, Debug)]

@@ -31,7 +31,7 @@ fn template() -> PromptTemplate {
     PromptTemplate::new("{{ messages[0].content }}", "").unwrap()
 }
 
-fn sent(call: &Call) -> Value {
+fn sent(call: &Call<Reader>) -> Value {
     serde_json::from_slice(&call.body).unwrap()
 }
 

@@ -19,7 +19,7 @@ fn wanted(api: Api, body: &Value) -> Wanted {
     Wanted::read(&ask).unwrap().unwrap()
 }
 
-fn sent(call: &Call) -> Value {
+fn sent(call: &Call<Reader>) -> Value {
     serde_json::from_slice(&call.body).unwrap()
 }
 

@@ -1,4 +1,3 @@
-use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
