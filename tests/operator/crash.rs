@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use enginewright::controller::names::{INSTANCE, REVISION};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::faults::mortal;
 use crate::kubelet::Fate;
-use crate::support::{Operator, World, eventually, holds, nothing_of_ours, revision_of, spec};
+use crate::support::{Operator, World, holds, revision_of, spec};
 
 /// Writes of one operator's life.
 const EVERY: u64 = 7;
@@ -121,16 +121,7 @@ async fn life(world: &World, first: u64) -> Reign {
                 && status.is_some_and(|it| it.active_revision.as_ref() == Some(&wanted))
         })
         .await;
-    world
-        .engines()
-        .delete("smol", &DeleteParams::default())
-        .await
-        .unwrap();
-    eventually("the end", || async {
-        world.engines().get_opt("smol").await.unwrap().is_none()
-    })
-    .await;
-    eventually("an empty namespace", || nothing_of_ours(world)).await;
+    world.delete("smol").await;
     done.cancel();
     reign.await.unwrap()
 }

@@ -4,13 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use kube::Client;
 use kube::client::Body;
-use tower::{BoxError, Service};
+use tower::{BoxError, service_fn};
 
 /// What became of one life of an operator.
 #[derive(Debug, Default)]
@@ -32,66 +30,61 @@ impl Life {
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
+
+    /// Decided when a request is begun: writes that were begun at the same time as the last one are lost
+    /// with it.
+    fn fate(&self, request: &Request<Body>, last: u64) -> Fate {
+        if self.dead.load(Ordering::SeqCst) {
+            return Fate::Unsent;
+        }
+        let path = request.uri().path();
+        // The lease and events are no part of what is planned.
+        if request.method() == Method::GET || path.contains("/leases") || path.contains("/events") {
+            return Fate::Answered;
+        }
+        let number = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        match number.cmp(&last) {
+            std::cmp::Ordering::Less => Fate::Answered,
+            std::cmp::Ordering::Equal => {
+                self.dead.store(true, Ordering::SeqCst);
+                Fate::Last
+            }
+            std::cmp::Ordering::Greater => Fate::Unsent,
+        }
+    }
 }
 
 /// A client whose life ends with write number `last`.
 pub fn mortal(client: Client, last: u64) -> (Client, Arc<Life>) {
     let life = Arc::new(Life::default());
-    let service = Mortal {
-        inner: client,
-        last,
-        life: Arc::clone(&life),
-    };
-    (Client::new(service, "default"), life)
-}
-
-#[derive(Clone)]
-struct Mortal {
-    inner: Client,
-    last: u64,
-    life: Arc<Life>,
-}
-
-impl Service<Request<Body>> for Mortal {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let dead = || -> BoxError { "the operator was killed".into() };
-        if self.life.dead.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(dead()) });
-        }
-        let path = request.uri().path();
-        // The lease and events are no part of what is planned.
-        let counts = request.method() != Method::GET
-            && !path.contains("/leases")
-            && !path.contains("/events");
-        let number = if counts {
-            self.life.writes.fetch_add(1, Ordering::SeqCst) + 1
-        } else {
-            0
-        };
-        // Writes that were begun at the same time are lost with it.
-        let is_last = counts && number == self.last;
-        if number > self.last {
-            return Box::pin(async move { Err(dead()) });
-        }
-        if is_last {
-            self.life.dead.store(true, Ordering::SeqCst);
-        }
-        let (inner, life) = (self.inner.clone(), Arc::clone(&self.life));
-        Box::pin(async move {
-            let answer = inner.send(request).await.map_err(BoxError::from);
-            if is_last {
+    let lived = Arc::clone(&life);
+    let layer = service_fn(move |request: Request<Body>| {
+        let fate = lived.fate(&request, last);
+        let (client, life) = (client.clone(), Arc::clone(&lived));
+        async move {
+            if fate == Fate::Unsent {
+                return Err(dead());
+            }
+            let answer = client.send(request).await.map_err(BoxError::from);
+            if fate == Fate::Last {
                 life.ended.store(true, Ordering::SeqCst);
                 return Err(dead());
             }
             answer
-        })
-    }
+        }
+    });
+    (Client::new(layer, "default"), life)
+}
+
+fn dead() -> BoxError {
+    "the operator was killed".into()
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    /// Carried out, and the answer lost.
+    Last,
+    Unsent,
 }

@@ -11,9 +11,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::kubelet::Fate;
-use crate::support::{
-    Operator, World, eventually, holds, names_of, nothing_of_ours, revision_of, spec, word,
-};
+use crate::support::{Operator, World, eventually, holds, names_of, revision_of, spec, word};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resource_is_answered_promoted_left_alone_and_taken_down() {
@@ -62,16 +60,7 @@ async fn a_resource_is_answered_promoted_left_alone_and_taken_down() {
     nothing_is_written(&operator).await;
     assert_eq!(operator.writes().await, 0);
 
-    world
-        .engines()
-        .delete("smol", &DeleteParams::default())
-        .await
-        .unwrap();
-    eventually("the end", || async {
-        world.engines().get_opt("smol").await.unwrap().is_none()
-    })
-    .await;
-    eventually("an empty namespace", || nothing_of_ours(&world)).await;
+    world.delete("smol").await;
     assert_eq!(operator.refusals().await, 0, "its role is all it needs");
     operator.stop().await;
 }

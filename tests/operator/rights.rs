@@ -3,19 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, StatusCode};
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
 use kube::client::Body;
 use serde_json::{Value, json};
-use tower::{BoxError, Service};
+use tower::service_fn;
 
-use crate::support::{
-    Operator, World, eventually, holds, installed, nothing_of_ours, revision_of, spec, word,
-};
+use crate::support::{Operator, World, eventually, holds, installed, revision_of, spec, word};
 
 /// A verb on a resource (with its subresource) of an API group.
 type Right = (String, String, String);
@@ -29,33 +25,12 @@ struct Record {
 /// A client whose requests are recorded.
 fn recorded(client: Client) -> (Client, Arc<Mutex<Record>>) {
     let record = Arc::<Mutex<Record>>::default();
-    let service = Recorder {
-        inner: client,
-        record: Arc::clone(&record),
-    };
-    (Client::new(service, "default"), record)
-}
-
-#[derive(Clone)]
-struct Recorder {
-    inner: Client,
-    record: Arc<Mutex<Record>>,
-}
-
-impl Service<Request<Body>> for Recorder {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    let written = Arc::clone(&record);
+    let layer = service_fn(move |request: Request<Body>| {
         let right = right(&request);
-        let (inner, record) = (self.inner.clone(), Arc::clone(&self.record));
-        Box::pin(async move {
-            let answer = inner.send(request).await.map_err(BoxError::from)?;
+        let (client, record) = (client.clone(), Arc::clone(&written));
+        async move {
+            let answer = client.send(request).await?;
             let mut record = record.lock().unwrap();
             // An apply that creates needs both verbs.
             if answer.status() == StatusCode::CREATED && right.2 == "patch" {
@@ -67,9 +42,10 @@ impl Service<Request<Body>> for Recorder {
             }
             record.used.insert(right);
             drop(record);
-            Ok(answer)
-        })
-    }
+            Ok::<_, kube::Error>(answer)
+        }
+    });
+    (Client::new(layer, "default"), record)
 }
 
 /// What a request needs.
@@ -220,12 +196,7 @@ async fn the_role_of_the_chart_allows_what_a_life_needs_and_nothing_more() {
         found.unwrap().is_none()
     })
     .await;
-    world
-        .engines()
-        .delete("smol", &DeleteParams::default())
-        .await
-        .unwrap();
-    eventually("an empty namespace", || nothing_of_ours(&world)).await;
+    world.delete("smol").await;
     operator.stop().await;
 
     let record = record.lock().unwrap();

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use kube::Client;
-use kube::api::DeleteParams;
 use kube::client::Body;
 use serde_json::json;
-use tower::{BoxError, Service};
+use tower::{BoxError, service_fn};
 
-use crate::support::{Operator, World, eventually, holds, nothing_of_ours, spec};
+use crate::support::{Operator, World, eventually, holds, spec};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,45 +39,41 @@ fn weather(number: u64) -> Weather {
     }
 }
 
-#[derive(Clone)]
-struct Storm {
-    inner: Client,
-    requests: Arc<AtomicU64>,
-    struck: Arc<AtomicU64>,
+/// What came of a storm.
+#[derive(Debug, Default)]
+struct Toll {
+    requests: AtomicU64,
+    struck: AtomicU64,
 }
 
-impl Service<Request<Body>> for Storm {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let number = self.requests.fetch_add(1, Ordering::SeqCst);
+/// A client in a storm.
+fn stormy(client: Client) -> (Client, Arc<Toll>) {
+    let toll = Arc::<Toll>::default();
+    let counted = Arc::clone(&toll);
+    let layer = service_fn(move |request: Request<Body>| {
+        let number = counted.requests.fetch_add(1, Ordering::SeqCst);
         let weather = match weather(number) {
             // A watch that hangs is ended by the connection's read timeout, which is below this layer.
             Weather::Hung if !request.uri().path().contains("/namespaces/") => Weather::Lost,
             weather => weather,
         };
         if weather != Weather::Fair {
-            self.struck.fetch_add(1, Ordering::SeqCst);
+            counted.struck.fetch_add(1, Ordering::SeqCst);
         }
-        let inner = self.inner.clone();
-        Box::pin(async move {
+        let client = client.clone();
+        async move {
             match weather {
-                Weather::Fair => inner.send(request).await.map_err(BoxError::from),
+                Weather::Fair => client.send(request).await.map_err(BoxError::from),
                 Weather::Refused(status) => Ok(refusal(status)),
                 Weather::Lost => {
-                    let _lost = inner.send(request).await;
+                    let _lost = client.send(request).await;
                     Err("the connection broke".into())
                 }
                 Weather::Hung => std::future::pending().await,
             }
-        })
-    }
+        }
+    });
+    (Client::new(layer, "default"), toll)
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -105,30 +98,16 @@ fn refusal(status: StatusCode) -> Response<Body> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_one_of_twenty_requests_goes_wrong_a_life_takes_longer_and_comes_to_the_same_end() {
     let world = World::new().await;
-    let (requests, struck) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-    let storm = Storm {
-        inner: world.operator.clone(),
-        requests: Arc::clone(&requests),
-        struck: Arc::clone(&struck),
-    };
-    let operator = Operator::start(Client::new(storm, "default"));
+    let (client, toll) = stormy(world.operator.clone());
+    let operator = Operator::start(client);
     world.apply("smol", spec()).await;
     world
         .until("smol", "Ready", |one| holds(one, "Ready"))
         .await;
-    world
-        .engines()
-        .delete("smol", &DeleteParams::default())
-        .await
-        .unwrap();
-    eventually("an empty namespace", || async {
-        let gone = world.engines().get_opt("smol").await.unwrap().is_none();
-        gone && nothing_of_ours(&world).await
-    })
-    .await;
+    world.delete("smol").await;
     let (requests, struck) = (
-        requests.load(Ordering::SeqCst),
-        struck.load(Ordering::SeqCst),
+        toll.requests.load(Ordering::SeqCst),
+        toll.struck.load(Ordering::SeqCst),
     );
     println!("{struck} of {requests} requests went wrong");
     assert!(struck >= 5, "{struck} of {requests}");

@@ -11,7 +11,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{
-    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
+    PatchParams, PostParams,
 };
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -184,6 +185,20 @@ impl World {
             .unwrap()
     }
 
+    /// Deletes a resource and waits until it is gone with all that was made for it.
+    pub async fn delete(&self, name: &str) {
+        let engines = self.engines();
+        engines
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
+        eventually("the end", || async {
+            engines.get_opt(name).await.unwrap().is_none()
+        })
+        .await;
+        eventually("an empty namespace", || nothing_of_ours(self)).await;
+    }
+
     /// Waits until a resource is as `wanted` says.
     pub async fn until(
         &self,
@@ -248,7 +263,7 @@ async fn grant(client: &Client) {
 }
 
 /// Whether everything of ours is gone from the world's namespace, or goes.
-pub async fn nothing_of_ours(world: &World) -> bool {
+async fn nothing_of_ours(world: &World) -> bool {
     let all = ListParams::default().labels("app.kubernetes.io/managed-by=enginewright");
     let (client, namespace) = (|| world.client.clone(), world.namespace.as_str());
     let deployments = Api::<Deployment>::namespaced(client(), namespace);
