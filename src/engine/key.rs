@@ -12,8 +12,12 @@ use super::Format;
 use crate::hardware::{Platform, Sm};
 
 /// Version of the network as this program describes it to TensorRT. Raised when the same model
-/// would become another network, so that engines built before are not taken for new ones.
+/// would become another network (other layers, another layout of the weights), so that engines built
+/// before are not taken for new ones. A form of attention that is not its TensorRT's own is added to it.
 pub const BUILDER_VERSION: &str = "1";
+
+/// Tokens of a prompt that one step of an engine takes at most.
+pub const CHUNK: u32 = 512;
 
 /// What an engine is built from and for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub struct KeyInputs {
     pub max_input_tokens: u32,
     /// Longest answer.
     pub max_output_tokens: u32,
+    /// Tokens of a prompt that one step takes at most.
+    pub chunk: u32,
     /// TensorRT to the build number, for example `10.3.0.30`.
     pub tensorrt: String,
     /// Compute capability.
@@ -76,6 +82,7 @@ impl KeyInputs {
             slots,
             max_input_tokens,
             max_output_tokens,
+            chunk,
             tensorrt,
             sm,
             platform,
@@ -85,7 +92,7 @@ impl KeyInputs {
             Platform::X86 => "linux-x86_64",
         };
         let mut hash = Sha256::new();
-        hash.update(b"enginewright engine key v1\n");
+        hash.update(b"enginewright engine key v2\n");
         for (name, value) in [
             ("model", model_digest.to_lowercase()),
             ("builder", builder_version.clone()),
@@ -94,6 +101,7 @@ impl KeyInputs {
             ("slots", slots.to_string()),
             ("input", max_input_tokens.to_string()),
             ("output", max_output_tokens.to_string()),
+            ("chunk", chunk.to_string()),
             ("tensorrt", tensorrt.clone()),
             ("sm", sm.to_string()),
             ("platform", platform.to_owned()),

@@ -14,7 +14,7 @@ mod speed;
 
 pub use budget::{Budget, budget};
 pub use fit::{BuildFit, Candidate, Fit, Handover, Request, Verdict, fit};
-pub use key::{BUILDER_VERSION, EngineKey, KeyInputs, group_in_key};
+pub use key::{BUILDER_VERSION, CHUNK, EngineKey, KeyInputs, group_in_key};
 pub use need::{FallbackNeed, Need, build_bytes, build_need, fallback_need, need};
 pub use outlook::{Known, ModelOutlook, Outlook, Step, outlook, request};
 pub use precision::{Format, formats};

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::key::CHUNK;
 use super::{Format, Line, Request, sum};
 use crate::hardware::Bytes;
 use crate::model::ModelFacts;
@@ -19,8 +20,6 @@ const CPU_RUNTIME: u64 = 64 * MIB;
 const OLLAMA_RUNTIME: u64 = 600 * MIB;
 /// Ollama's server alone.
 const OLLAMA_IDLE: u64 = 100 * MIB;
-/// Prompt tokens computed in one step.
-const CHUNK: u64 = 512;
 /// llama.cpp rounds the context of a sequence up to this.
 const CPU_CONTEXT_STEP: u64 = 256;
 /// Groups of 4-bit weights, largest first: those that TensorRT has kernels for.
@@ -136,7 +135,7 @@ fn kv_cache(facts: &ModelFacts, request: &Request, on_cpu: bool) -> Line {
 }
 
 fn activations(facts: &ModelFacts, request: &Request, on_cpu: bool) -> Line {
-    let chunk = CHUNK.min(u64::from(request.context_tokens()));
+    let chunk = u64::from(CHUNK.min(request.context_tokens()));
     let width = u64::from(facts.hidden) * 6 + u64::from(facts.feed_forward) * 3;
     let element = if on_cpu { 4 } else { 2 };
     let logits = u64::from(request.slots) * u64::from(facts.vocabulary) * 4;

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::key::{BUILDER_VERSION, EngineKey, KeyInputs, group_in_key};
+use super::key::{BUILDER_VERSION, CHUNK, EngineKey, KeyInputs, group_in_key};
 use super::need::count;
 use super::{Fit, Format, Request, fit};
 use crate::api::{EnginePolicy, FallbackBackend, Ollama, RuntimeServer, ValidatedEngine};
@@ -226,6 +226,7 @@ fn key(
                 slots: request.slots,
                 max_input_tokens: request.max_input_tokens,
                 max_output_tokens: request.max_output_tokens,
+                chunk: CHUNK.min(request.context_tokens()),
                 tensorrt,
                 sm,
                 platform,

@@ -367,6 +367,7 @@ fn key_inputs() -> KeyInputs {
         slots: 2,
         max_input_tokens: 3072,
         max_output_tokens: 1024,
+        chunk: 512,
         tensorrt: "10.3.0.30".to_owned(),
         sm: Sm::new(8, 7),
         platform: Platform::L4t,
@@ -375,7 +376,7 @@ fn key_inputs() -> KeyInputs {
 
 #[test]
 fn the_key_is_stable_over_versions_of_this_program() {
-    // A change here orphans every engine in every registry: raise "v1" on purpose only.
+    // A change here orphans every engine in every registry: raise "v2" on purpose only.
     let key = key_inputs().key();
     assert_eq!(key.as_str().len(), 64);
     assert_eq!(key.short(), "52e340214eac");
@@ -384,7 +385,7 @@ fn the_key_is_stable_over_versions_of_this_program() {
 #[test]
 fn every_input_changes_the_key() {
     type Change = fn(&mut KeyInputs);
-    let changes: [Change; 10] = [
+    let changes: [Change; 11] = [
         |inputs| inputs.model_digest = "cd".repeat(32),
         |inputs| inputs.builder_version = "0.1.1".to_owned(),
         |inputs| inputs.format = Format::Int8,
@@ -392,6 +393,7 @@ fn every_input_changes_the_key() {
         |inputs| inputs.slots = 3,
         |inputs| inputs.max_input_tokens = 3073,
         |inputs| inputs.max_output_tokens = 1025,
+        |inputs| inputs.chunk = 256,
         |inputs| inputs.tensorrt = "10.3.0.31".to_owned(),
         |inputs| inputs.sm = Sm::new(8, 9),
         |inputs| inputs.platform = Platform::X86,

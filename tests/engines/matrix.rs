@@ -112,6 +112,7 @@ fn inputs(library: &Library, format: Format, form: Form) -> KeyInputs {
         slots: 2,
         max_input_tokens: 64,
         max_output_tokens: 64,
+        chunk: 32,
         tensorrt: library.version_in_key(),
         sm: Sm::new(8, 9),
         platform: Platform::X86,

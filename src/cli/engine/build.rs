@@ -14,7 +14,7 @@ use super::{TensorRtArgs, exit_of};
 use crate::build::{self, BuildError, Cost, Order, Outcome};
 use crate::cli::run::StateArgs;
 use crate::cli::{Exit, fail, out};
-use crate::engine::{BUILDER_VERSION, Format, KeyInputs, group_in_key};
+use crate::engine::{BUILDER_VERSION, CHUNK, Format, KeyInputs, group_in_key};
 use crate::hardware::{Bytes, Hardware, Platform, Sm, probe};
 use crate::model;
 use crate::model::gguf::GgufFile;
@@ -25,8 +25,6 @@ use crate::tensorrt::{self, BuilderOptions, Library, TensorRtError};
 use crate::text::TextFiles;
 use crate::weights::{EncodeOptions, Weights};
 
-/// Prompt tokens computed in one run.
-const CHUNK: u32 = 512;
 /// Compute capabilities that TensorRT-RTX builds for by name; for another GPU it builds for all.
 const TARGETS: [Sm; 6] = [
     Sm::new(7, 5),
@@ -293,6 +291,7 @@ impl Args {
             slots: wanted.request.slots,
             max_input_tokens: wanted.request.max_input_tokens,
             max_output_tokens: wanted.request.max_output_tokens,
+            chunk: CHUNK.min(wanted.request.context_tokens()),
             tensorrt: library.version_in_key(),
             sm,
             platform: hardware.platform().unwrap_or(here),
@@ -331,7 +330,7 @@ fn graph(
         _ => Encoding::F16,
     };
     let context = wanted.request.context_tokens();
-    let chunk = CHUNK.min(context);
+    let chunk = inputs.chunk;
     // The last run of a prompt may be padded up to a whole chunk.
     let capacity = context.saturating_add(chunk);
     let options = Options::serving(form, encoding, wanted.request.slots, capacity, chunk);

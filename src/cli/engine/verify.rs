@@ -201,6 +201,7 @@ mod tests {
             slots: 1,
             max_input_tokens: 16,
             max_output_tokens: 16,
+            chunk: 32,
             tensorrt: "rtx-1.6.1.120".into(),
             sm: Sm::new(8, 9),
             platform: Platform::X86,

@@ -14,6 +14,7 @@ pub(crate) fn manifest(files: BTreeMap<String, FileFacts>) -> Manifest {
         slots: 4,
         max_input_tokens: 1024,
         max_output_tokens: 256,
+        chunk: 512,
         tensorrt: "10.3.0.26".into(),
         sm: Sm::new(8, 7),
         platform: Platform::L4t,
