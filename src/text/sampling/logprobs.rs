@@ -17,9 +17,7 @@ pub struct Logprobs {
 /// the unmodified distribution.
 pub fn logprobs(logits: &[f32], token: TokenId, top: u8) -> Logprobs {
     let greatest = weights::greatest(logits);
-    let mut scratch = Vec::new();
-    weights::weigh(logits, greatest, 1.0, &mut scratch);
-    let sum = weights::sum(&scratch);
+    let sum: f64 = weights::masses(logits, greatest, 1.0).iter().sum();
     let logarithm = sum.ln();
     #[expect(clippy::cast_possible_truncation, reason = "a logarithm needs no f64")]
     let of = |logit: f32| (f64::from(logit - greatest) - logarithm) as f32;

@@ -1,17 +1,13 @@
 //! From a row of logits to one token, without sorting the vocabulary.
 //!
-//! Every filter finds a border by selection, in linear time, and then keeps the tokens above it in
-//! the order of their ids: what is drawn depends on no detail of a sorting algorithm.
+//! Every filter finds a border and then keeps the tokens above it in the order of their ids: what is
+//! drawn depends on no detail of a sorting algorithm. The greatest logit of each block is found first;
+//! most blocks hold nothing that a filter keeps, and are not looked at again.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use super::weights;
+use super::weights::{self, PART};
 use crate::backend::TokenId;
 
-/// Up to this many, the most probable tokens are found with a heap; more, by selection.
-const HEAP: usize = 1024;
-/// Logits looked at together: most blocks hold none of the most probable.
+/// Logits that are kept or passed over together.
 const BLOCK: usize = 64;
 
 /// A token ranked by its logit; of equals the lower id is the greater. One number, so that
@@ -64,76 +60,69 @@ pub(super) struct Shape {
 /// The token with the greatest logit, the lowest id among equals; `None`: none is a number above
 /// minus infinity.
 pub(super) fn greatest(row: &[f32]) -> Option<TokenId> {
-    let greatest = weights::greatest(row);
-    if greatest == f32::NEG_INFINITY {
-        return None;
+    let mut best = (f32::NEG_INFINITY, 0, [].as_slice());
+    for (first, block) in (0..).step_by(BLOCK).zip(row.chunks(BLOCK)) {
+        let greatest = weights::greatest(block);
+        if greatest > best.0 {
+            best = (greatest, first, block);
+        }
     }
-    (0..)
-        .zip(row)
+    let (greatest, first, block) = best;
+    let mut tokens = (first..).zip(block);
+    tokens
         .find(|(_, logit)| **logit == greatest)
         .map(|(token, _)| token)
 }
 
 /// The `count` most probable tokens, best first.
 pub(super) fn most_probable(row: &[f32], count: usize) -> Vec<Ranked> {
-    if count == 0 {
-        return Vec::new();
-    }
-    let mut kept = if count <= HEAP {
-        by_heap(row, count)
-    } else {
-        by_selection(row, count)
-    };
+    let mut maxima = Vec::new();
+    greatest_of_blocks(row, &mut maxima);
+    let mut kept = upper(row, &maxima, count);
     kept.sort_unstable_by(|one, other| other.cmp(one));
     kept
 }
 
-/// In one pass with a heap of `count`.
-fn by_heap(row: &[f32], count: usize) -> Vec<Ranked> {
-    let mut kept: BinaryHeap<Reverse<Ranked>> = BinaryHeap::with_capacity(count);
-    let mut least = f32::NEG_INFINITY;
-    #[expect(
-        clippy::needless_bitwise_bool,
-        reason = "a lazy operator is no vector code"
-    )]
-    for (first, block) in (0..).step_by(BLOCK).zip(row.chunks(BLOCK)) {
-        // `any` on the whole block is vector code; the loop below seldom runs.
-        if !block
-            .iter()
-            .fold(false, |any, logit| any | (*logit > least))
-        {
-            continue;
-        }
-        for (token, logit) in (first..).zip(block) {
-            if *logit <= least || logit.is_nan() {
-                continue;
-            }
-            let one = Reverse(Ranked::new(*logit, token));
-            if kept.len() < count {
-                kept.push(one);
-            } else if let Some(mut worst) = kept.peek_mut() {
-                *worst = one;
-            }
-            if kept.len() == count {
-                least = kept.peek().map_or(least, |worst| worst.0.logit());
-            }
-        }
-    }
-    kept.into_iter().map(|one| one.0).collect()
+/// Writes the greatest logit of each block into `into`.
+fn greatest_of_blocks(row: &[f32], into: &mut Vec<f32>) {
+    into.clear();
+    into.extend(row.chunks(BLOCK).map(weights::greatest));
 }
 
-fn by_selection(row: &[f32], count: usize) -> Vec<Ranked> {
-    let all = (0..)
-        .zip(row)
-        .filter(|(_, logit)| **logit > f32::NEG_INFINITY);
-    let mut all: Vec<Ranked> = all
-        .map(|(token, logit)| Ranked::new(*logit, token))
-        .collect();
-    if count < all.len() {
-        all.select_nth_unstable_by(count - 1, |one, other| other.cmp(one));
-        all.truncate(count);
+/// Tokens with a logit of at least `border` and above minus infinity, by id.
+fn above(row: &[f32], maxima: &[f32], border: f32) -> Vec<Ranked> {
+    let mut found = Vec::new();
+    let blocks = (0..).step_by(BLOCK).zip(row.chunks(BLOCK)).zip(maxima);
+    for ((first, block), greatest) in blocks {
+        if *greatest >= border {
+            let tokens = (first..).zip(block);
+            let kept = tokens.filter(|(_, logit)| **logit >= border && **logit > f32::NEG_INFINITY);
+            found.extend(kept.map(|(token, logit)| Ranked::new(*logit, token)));
+        }
     }
-    all
+    found
+}
+
+/// The `count` most probable tokens, in any order. That many blocks reach the border, so that many
+/// tokens do.
+fn upper(row: &[f32], maxima: &[f32], count: usize) -> Vec<Ranked> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let border = if count < maxima.len() {
+        let mut ranked = maxima.to_vec();
+        *ranked
+            .select_nth_unstable_by(count - 1, |one, other| other.total_cmp(one))
+            .1
+    } else {
+        f32::NEG_INFINITY
+    };
+    let mut kept = above(row, maxima, border);
+    if count < kept.len() {
+        kept.select_nth_unstable_by(count - 1, |one, other| other.cmp(one));
+        kept.truncate(count);
+    }
+    kept
 }
 
 /// Draws a token with `random` in `0.0..1.0`; `None`: no token is allowed. Tokens at minus
@@ -144,59 +133,71 @@ pub(super) fn draw(
     random: f64,
     scratch: &mut Vec<f32>,
 ) -> Option<TokenId> {
-    let greatest = weights::greatest(row);
+    greatest_of_blocks(row, scratch);
+    let greatest = weights::greatest(scratch);
     if greatest == f32::NEG_INFINITY {
         return None;
     }
+    let maxima = scratch.as_slice();
     let weigh = |ranked: Ranked| {
         let weight = weights::weight(ranked.logit(), greatest, shape.temperature);
         Candidate { ranked, weight }
     };
     let mut candidates: Vec<Candidate> = if shape.top_k > 0 && shape.top_k < row.len() {
-        let mut best: Vec<Candidate> = most_probable(row, shape.top_k)
-            .into_iter()
-            .map(weigh)
-            .collect();
+        let best = upper(row, maxima, shape.top_k);
+        let mut best: Vec<Candidate> = best.into_iter().map(weigh).collect();
         best.sort_unstable_by_key(|one| one.ranked.token());
         let whole = best.iter().map(|one| f64::from(one.weight)).sum();
         keep_mass(&mut best, shape.top_p, whole);
         best
     } else if shape.top_p < 1.0 {
-        weights::weigh(row, greatest, shape.temperature, scratch);
-        let whole = weights::sum(scratch);
-        let mut heavy = heavy(row, scratch, shape.top_p, whole);
+        let masses = weights::masses(row, greatest, shape.temperature);
+        let whole = masses.iter().sum();
+        let light = light(shape.top_p, whole, row.len());
+        let border = border(greatest, shape.temperature, light);
+        let mut heavy: Vec<Candidate> = above(row, maxima, border)
+            .into_iter()
+            .map(weigh)
+            .filter(|one| one.weight >= light && one.weight > 0.0)
+            .collect();
         keep_mass(&mut heavy, shape.top_p, whole);
         heavy
     } else if shape.min_p > 0.0 {
-        let border = greatest + shape.temperature * shape.min_p.ln();
-        let above = (0..).zip(row).filter(|(_, logit)| **logit >= border);
-        above
-            .map(|(token, logit)| weigh(Ranked::new(*logit, token)))
-            .collect()
+        let border = border(greatest, shape.temperature, shape.min_p);
+        let above = above(row, maxima, border);
+        above.into_iter().map(weigh).collect()
     } else {
-        weights::weigh(row, greatest, shape.temperature, scratch);
-        return pick_dense(scratch, random);
+        return pick_dense(row, greatest, shape.temperature, random, scratch);
     };
     candidates.retain(|one| one.weight >= shape.min_p);
     pick(&candidates, random)
 }
 
-/// The tokens of which some have to be kept for `share` of the whole weight. Those left out are so
-/// light that all of them together weigh less than what may be dropped.
-fn heavy(row: &[f32], weights: &[f32], share: f32, whole: f64) -> Vec<Candidate> {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "a border between what matters and what does not"
-    )]
-    let light = ((1.0 - f64::from(share)) * whole / row.len() as f64) as f32;
-    let all = (0..).zip(row.iter().zip(weights));
-    all.filter(|(_, (_, weight))| **weight >= light && **weight > 0.0)
-        .map(|(token, (logit, weight))| Candidate {
-            ranked: Ranked::new(*logit, token),
-            weight: *weight,
-        })
-        .collect()
+/// The weight below which tokens are so light that all of them together, whatever their number, weigh
+/// less than what `share` of the whole weight leaves out.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a border between what matters and what does not"
+)]
+fn light(share: f32, whole: f64, tokens: usize) -> f32 {
+    ((1.0 - f64::from(share)) * whole / tokens as f64) as f32
+}
+
+/// A logit below those of all tokens that weigh at least `weight`, and not by much.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the slack is a thousand times the rounding"
+)]
+fn border(greatest: f32, temperature: f32, weight: f32) -> f32 {
+    let slack = f64::from(temperature) * 1e-3 + f64::from(greatest.abs()) * 1e-6;
+    let below = f64::from(temperature) * f64::from(weight).ln();
+    let border = f64::from(greatest) + below - slack;
+    if border.is_nan() {
+        greatest
+    } else {
+        border as f32
+    }
 }
 
 /// Keeps the smallest set of most probable tokens that has `share` of the `whole` weight, at least
@@ -244,29 +245,40 @@ fn pick(candidates: &[Candidate], random: f64) -> Option<TokenId> {
         .map(|one| one.ranked.token())
 }
 
-/// As [`pick`], over the weights of all tokens: first the part of the vocabulary, then the token.
-fn pick_dense(weights: &[f32], random: f64) -> Option<TokenId> {
-    const PART: usize = 1024;
-    let parts: Vec<f64> = weights.chunks(PART).map(weights::sum).collect();
-    let mut left = random * parts.iter().sum::<f64>();
-    let mut last = None;
-    for (first, (part, sum)) in (0..).step_by(PART).zip(weights.chunks(PART).zip(&parts)) {
-        if *sum <= 0.0 {
+/// As [`pick`], over all tokens: first the part of the vocabulary, then the token.
+fn pick_dense(
+    row: &[f32],
+    greatest: f32,
+    temperature: f32,
+    random: f64,
+    scratch: &mut Vec<f32>,
+) -> Option<TokenId> {
+    let masses = weights::masses(row, greatest, temperature);
+    let mut left = random * masses.iter().sum::<f64>();
+    let mut chosen = None;
+    for ((first, part), mass) in (0..).step_by(PART).zip(row.chunks(PART)).zip(masses) {
+        if mass <= 0.0 {
             continue;
         }
-        if left >= *sum {
-            left -= sum;
-        } else {
-            for (token, weight) in (first..).zip(part) {
-                if left < f64::from(*weight) {
-                    return Some(token);
-                }
-                left -= f64::from(*weight);
-            }
+        chosen = Some((first, part, left));
+        if left < mass {
+            break;
         }
-        let drawable = (first..).zip(part).filter(|(_, weight)| **weight > 0.0);
-        last = drawable.last().map(|(token, _)| token);
+        left -= mass;
     }
+    let (first, part, mut left) = chosen?;
+    weights::weigh(part, greatest, temperature, scratch);
     // Rounding: the last one that can be drawn at all.
+    let mut last = None;
+    for (token, weight) in (first..).zip(scratch.iter().copied()) {
+        if weight <= 0.0 {
+            continue;
+        }
+        last = Some(token);
+        if left < f64::from(weight) {
+            break;
+        }
+        left -= f64::from(weight);
+    }
     last
 }

@@ -337,7 +337,69 @@ fn logprobs_are_the_logarithms_of_the_softmax() {
     assert_eq!(logprobs(&[0.0, 0.0], 1, 20).top.len(), 2);
 }
 
+/// Where a token lies in the cumulative distribution over ids, by sorting the whole vocabulary.
+fn interval(shape: &select::Shape, row: &[f32], token: TokenId) -> (f64, f64) {
+    let params = SamplingParams {
+        temperature: shape.temperature,
+        top_k: u32::try_from(shape.top_k).unwrap(),
+        top_p: shape.top_p,
+        min_p: shape.min_p,
+        ..SamplingParams::default()
+    };
+    let allowed = reference(&params, row);
+    let before: f64 = allowed[..token as usize].iter().sum();
+    (before, before + allowed[token as usize])
+}
+
+/// Rows of several blocks and parts, as steep as a model's.
+fn long_row(seed: u64, length: usize, spread: f32) -> Vec<f32> {
+    let mut random = Random(seed);
+    let mut bell = || (0..6).map(|_| random.next() - 0.5).sum::<f64>();
+    (0..length).map(|_| bell() as f32 * spread).collect()
+}
+
 proptest! {
+    #[test]
+    fn what_is_drawn_is_what_sorting_the_whole_vocabulary_gives(
+        (seed, length, spread) in (any::<u64>(), 1usize..5_000, 1.0f32..12.0),
+        temperature in 0.3f32..2.0,
+        filter in prop_oneof![
+            Just((0, 1.0, 0.0)),
+            (1usize..200).prop_map(|top_k| (top_k, 1.0, 0.0)),
+            (1usize..60, 0.3f32..0.95).prop_map(|(top_k, top_p)| (top_k, top_p, 0.0)),
+            (0.3f32..0.95).prop_map(|top_p| (0, top_p, 0.0)),
+            (0.01f32..0.5).prop_map(|min_p| (0, 1.0, min_p)),
+        ],
+        random in 0.0f64..1.0,
+    ) {
+        let (top_k, top_p, min_p) = filter;
+        let shape = select::Shape { temperature, top_k, top_p, min_p };
+        let row = long_row(seed, length, spread);
+        let token = select::draw(&shape, &row, random, &mut Vec::new()).unwrap();
+        let (from, to) = interval(&shape, &row, token);
+        // Rounding: of the sums, and of which token is the last one that is kept.
+        let slack = 3e-4;
+        prop_assert!(from - slack <= random && random <= to + slack, "{token}: {from} {random} {to}");
+    }
+
+    #[test]
+    fn the_most_probable_are_those_that_a_sort_puts_first(
+        (seed, length) in (any::<u64>(), 1usize..5_000),
+        count in 0usize..3_000,
+        steps in prop_oneof![Just(3.0f32), Just(1e4f32)],
+    ) {
+        // Coarse steps: many are equal.
+        let mut row: Vec<f32> = long_row(seed, length, 8.0).into_iter().map(|logit| (logit * steps).round() / steps).collect();
+        row[length / 2] = f32::NAN;
+        row[length / 3] = f32::NEG_INFINITY;
+        let mut ids: Vec<TokenId> = (0..).zip(&row).filter(|(_, logit)| **logit > f32::NEG_INFINITY).map(|(token, _)| token).collect();
+        ids.sort_by(|a, b| row[*b as usize].partial_cmp(&row[*a as usize]).unwrap().then(a.cmp(b)));
+        prop_assert_eq!(select::greatest(&row), ids.first().copied());
+        ids.truncate(count);
+        let found: Vec<TokenId> = select::most_probable(&row, count).into_iter().map(select::Ranked::token).collect();
+        prop_assert_eq!(found, ids);
+    }
+
     #[test]
     fn a_row_with_any_number_gives_an_allowed_token(
         row in prop::collection::vec(prop_oneof![-1e30f32..1e30, Just(f32::NEG_INFINITY), Just(f32::INFINITY)], 1..300),

@@ -3,69 +3,85 @@
 
 /// Independent sums; a fixed number, so that the order of additions is the same everywhere.
 const LANES: usize = 16;
+/// Logits whose weights are added up in single precision: with more, the error would be seen.
+pub(super) const PART: usize = 1024;
 
 /// The greatest number of a row; minus infinity where there is none. NaN is passed over.
 pub(super) fn greatest(row: &[f32]) -> f32 {
+    let greater = |one: f32, other: f32| if one > other { one } else { other };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {
         for (lane, logit) in lanes.iter_mut().zip(chunk) {
-            *lane = if *logit > *lane { *logit } else { *lane };
+            *lane = greater(*logit, *lane);
         }
     }
-    lanes.iter().chain(rest).copied().fold(
-        f32::NEG_INFINITY,
-        |best, one| if one > best { one } else { best },
-    )
+    // By halves, which are vectors again; one after the other takes longer than a short row.
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = greater(lanes[lane], lanes[lane + width]);
+        }
+        width /= 2;
+    }
+    rest.iter()
+        .fold(lanes[0], |best, logit| greater(*logit, best))
 }
 
 /// Writes `exp((logit - greatest) / temperature)` of every logit into `into`: 1 for the greatest, 0
 /// for NaN and for what is too small for an `f32`.
 pub(super) fn weigh(row: &[f32], greatest: f32, temperature: f32, into: &mut Vec<f32>) {
     into.clear();
-    if greatest == f32::INFINITY {
-        // Next to infinity all others are impossible.
-        into.extend(
-            row.iter()
-                .map(|logit| if *logit == greatest { 1.0 } else { 0.0 }),
-        );
-        return;
+    match factor(greatest, temperature) {
+        Some(factor) => into.extend(row.iter().map(|logit| exp((logit - greatest) * factor))),
+        None => {
+            let alone = row.iter().map(|logit| f32::from(*logit == greatest));
+            into.extend(alone);
+        }
     }
+}
+
+/// What a logit's distance from the greatest is multiplied with; `None`: only the greatest has a weight.
+fn factor(greatest: f32, temperature: f32) -> Option<f32> {
     let factor = 1.0 / temperature;
-    if factor.is_finite() {
-        into.extend(row.iter().map(|logit| exp((logit - greatest) * factor)));
-    } else {
-        into.extend(
-            row.iter()
-                .map(|logit| if *logit == greatest { 1.0 } else { 0.0 }),
-        );
+    // Next to infinity all others are impossible.
+    (factor.is_finite() && greatest < f32::INFINITY).then_some(factor)
+}
+
+/// The sums of the weights of each [`PART`] of a row, without writing the weights down.
+pub(super) fn masses(row: &[f32], greatest: f32, temperature: f32) -> Vec<f64> {
+    let factor = factor(greatest, temperature);
+    let parts = row.chunks(PART);
+    parts
+        .map(|part| match factor {
+            Some(factor) => mass(part, greatest, factor),
+            None => part.iter().map(|logit| f64::from(*logit == greatest)).sum(),
+        })
+        .collect()
+}
+
+fn mass(part: &[f32], greatest: f32, factor: f32) -> f64 {
+    let mut lanes = [0.0_f32; LANES];
+    let chunks = part.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane += exp((logit - greatest) * factor);
+        }
     }
+    for (lane, logit) in lanes.iter_mut().zip(rest) {
+        *lane += exp((logit - greatest) * factor);
+    }
+    lanes.iter().copied().map(f64::from).sum()
 }
 
 /// The weight of one logit, as [`weigh`] computes it.
 pub(super) fn weight(logit: f32, greatest: f32, temperature: f32) -> f32 {
-    let factor = 1.0 / temperature;
     if logit == greatest {
-        1.0
-    } else if factor.is_finite() && greatest < f32::INFINITY {
-        exp((logit - greatest) * factor)
-    } else {
-        0.0
+        return 1.0;
     }
-}
-
-/// The sum of all weights.
-pub(super) fn sum(weights: &[f32]) -> f64 {
-    let mut lanes = [0.0_f64; LANES];
-    let chunks = weights.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, weight) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(*weight);
-        }
-    }
-    lanes.iter().sum::<f64>() + rest.iter().copied().map(f64::from).sum::<f64>()
+    factor(greatest, temperature).map_or(0.0, |factor| exp((logit - greatest) * factor))
 }
 
 /// `e` to the power of `x`, for `x` up to 0, with a relative error below 2⁻²²; 0 for NaN and for
