@@ -131,7 +131,7 @@ impl LlamaLoader {
             max_batch_tokens,
             ..
         } = self.config;
-        let threads = threads.unwrap_or_else(memory::physical_cores).max(1);
+        let threads = memory::threads(threads);
         let threads = i32::try_from(threads).unwrap_or(i32::MAX);
         LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(context_tokens.saturating_mul(slots)))

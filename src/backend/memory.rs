@@ -120,10 +120,24 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
+/// Processors this process may keep busy: those it is bound to, or the quota of its control group
+/// where that is less.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Threads for llama.cpp: as many as are asked for, but never more than may run at the same time.
+/// They wait for each other by spinning, so that one more than there are processors, or than a
+/// container's limit lets run, costs not a share of the speed but most of it.
+pub fn threads(asked: Option<u32>) -> u32 {
+    let most = u32::try_from(processors()).unwrap_or(u32::MAX);
+    asked.map_or_else(physical_cores, |asked| asked.clamp(1, most))
+}
+
 /// Physical cores this process may use: what llama.cpp is fastest with. Hyper-threads of one core
 /// share the units that a matrix product needs.
-pub fn physical_cores() -> u32 {
-    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+fn physical_cores() -> u32 {
+    let allowed = processors();
     let siblings = (0..4_096).map_while(|cpu| {
         read(format!(
             "/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
@@ -202,5 +216,13 @@ mod tests {
     fn this_machine_has_memory_and_cores() {
         assert!(available().is_some_and(|bytes| bytes > 0));
         assert!(physical_cores() >= 1);
+    }
+
+    #[test]
+    fn never_more_threads_than_processors_are_kept_busy() {
+        let most = u32::try_from(processors()).unwrap();
+        assert_eq!(threads(Some(most + 5)), most);
+        assert_eq!((threads(Some(0)), threads(Some(1))), (1, 1));
+        assert_eq!(threads(None), physical_cores());
     }
 }

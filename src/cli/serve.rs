@@ -76,7 +76,8 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
 
-    /// Threads; one per physical core by default.
+    /// Threads; one per physical core by default. Never more than the processors that this process
+    /// may use: those it is bound to, and the quota of its container.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
 
