@@ -306,6 +306,7 @@ fn an_image_that_is_not_allowed_is_refused_with_the_remedy() {
     world.change(&allowed);
     world.settle();
     assert_eq!(world.engines().len(), 1);
+    assert_eq!(world.status.active_backend, ActiveBackend::Image);
 }
 
 #[test]

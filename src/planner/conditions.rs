@@ -256,6 +256,7 @@ fn engine(ctx: &Context<'_>, overall: &Overall, serving: Serving<'_>) -> Word {
     if serves {
         let what = match ctx.revision(ctx.desired()).map(|one| one.kind) {
             Some(EngineKind::TensorRt) => "The TensorRT engine",
+            Some(EngineKind::Image) => "The engine's container",
             Some(EngineKind::Cpu) | None => "The CPU engine",
         };
         let message = format!("{what} is proven and serves. {FINE}");

@@ -84,6 +84,7 @@ fn backend(ctx: &Context<'_>, serving: Serving<'_>) -> ActiveBackend {
             }
             match ctx.revision(&one.revision).map(|revision| revision.kind) {
                 Some(EngineKind::TensorRt) => ActiveBackend::TensorRT,
+                Some(EngineKind::Image) => ActiveBackend::Image,
                 Some(EngineKind::Cpu) | None => ActiveBackend::Cpu,
             }
         }

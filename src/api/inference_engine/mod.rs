@@ -46,7 +46,7 @@ pub use status::{
         name = "Backend",
         type_ = "string",
         json_path = ".status.activeBackend",
-        description = "What answers now: TensorRT, LastGood, Ollama, Cpu or None"
+        description = "What answers now: TensorRT, LastGood, Ollama, Cpu, Image or None"
     ),
     printcolumn(
         name = "Ready",

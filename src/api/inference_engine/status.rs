@@ -20,7 +20,8 @@ pub struct InferenceEngineStatus {
     pub observed_generation: Option<i64>,
 
     /// What answers requests now: `TensorRT` (the engine asked for), `LastGood` (the last engine that
-    /// was proven), `Ollama` (the fallback), `Cpu` (the CPU server of `enginewright run`) or `None`.
+    /// was proven), `Ollama` (the fallback), `Cpu` (our own server on the CPU), `Image` (the container of
+    /// `runtime.type: Image`) or `None`.
     #[serde(default)]
     pub active_backend: ActiveBackend,
 
@@ -102,8 +103,10 @@ pub enum ActiveBackend {
     LastGood,
     /// The fallback.
     Ollama,
-    /// The CPU server of `enginewright run`.
+    /// Our own server on the CPU.
     Cpu,
+    /// The container of `runtime.type: Image`: what it runs on is its own affair.
+    Image,
     /// Nothing.
     #[default]
     None,
@@ -111,11 +114,12 @@ pub enum ActiveBackend {
 
 impl ActiveBackend {
     /// All, in the order of preference.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::TensorRT,
         Self::LastGood,
         Self::Ollama,
         Self::Cpu,
+        Self::Image,
         Self::None,
     ];
 
@@ -126,6 +130,7 @@ impl ActiveBackend {
             Self::LastGood => "LastGood",
             Self::Ollama => "Ollama",
             Self::Cpu => "Cpu",
+            Self::Image => "Image",
             Self::None => "None",
         }
     }

@@ -153,14 +153,14 @@ fn primary(view: &View<'_>, id: InstanceId) -> Option<(Upstream, crate::api::Rev
         .filter_map(launch)
         .find(|launch| launch.instance == id)?;
     let name = names::instance(&view.owner.name, &launch.revision, id);
+    let (kind, backend) = match &launch.server {
+        workloads::Server::Native { .. } => (UpstreamKind::Enginewright, ActiveBackend::Cpu),
+        workloads::Server::Image { .. } => (UpstreamKind::OpenAi, ActiveBackend::Image),
+    };
     let backend = if launch.revision == view.engine.revision() {
-        ActiveBackend::Cpu
+        backend
     } else {
         ActiveBackend::LastGood
-    };
-    let kind = match &launch.server {
-        workloads::Server::Native { .. } => UpstreamKind::Enginewright,
-        workloads::Server::Image { .. } => UpstreamKind::OpenAi,
     };
     let upstream = Upstream {
         kind,

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 
 use super::notes::Notes;
 use super::view::View;
-use crate::api::Reason;
+use super::workloads::Server;
+use crate::api::{Reason, RuntimeServer};
 use crate::planner::{
     Artefact, BuildNeed, Desired, EngineKind, Fit, Node, Observed, Policy, Revision, RevisionId,
     Step, Timestamp,
@@ -73,7 +74,7 @@ fn revisions(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Vec<Revision
     ids.insert(desired.clone());
     ids.into_iter()
         .map(|id| Revision {
-            kind: EngineKind::Cpu,
+            kind: kind(view, &id),
             fit: fit(view, &id, id == desired),
             // A bundle is built where there is a GPU with TensorRT: its Job has its place beside the
             // fetch (`Work::BuildBundle`), and `kind` and `build` are what turns it on.
@@ -93,6 +94,20 @@ fn revisions(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Vec<Revision
             id,
         })
         .collect()
+}
+
+/// What runs a revision: as it was fetched, and until then as the spec says.
+fn kind(view: &View<'_>, id: &RevisionId) -> EngineKind {
+    let server = view.stored(id).map(|stored| &stored.server);
+    let image = server.map_or_else(
+        || matches!(view.engine.runtime.server, RuntimeServer::Image(_)),
+        |server| matches!(server, Server::Image { .. }),
+    );
+    if image {
+        EngineKind::Image
+    } else {
+        EngineKind::Cpu
+    }
 }
 
 fn fit(view: &View<'_>, id: &RevisionId, desired: bool) -> Fit {

@@ -106,6 +106,8 @@ pub enum EngineKind {
     TensorRt,
     /// The model itself on the CPU.
     Cpu,
+    /// A container that somebody else made.
+    Image,
 }
 
 /// Whether a revision can run on the node.
