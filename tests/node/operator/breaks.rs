@@ -1,14 +1,11 @@
 //! What goes wrong, with clients that ask all the while: none of them notices.
 
-use std::time::Duration;
-
 use enginewright::api::InferenceEngine;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::client::Load;
+use super::client::{Load, Tally};
 use super::history::History;
-use super::support::{Cluster, LIMIT, Place, holds, word};
-use crate::tools;
+use super::support::{Cluster, Place, holds, word};
 
 /// Small, quick to judge, with a fallback that keeps the model loaded.
 const GOOD: &str = "model: {source: \"pvc://models/SmolLM2-135M-Instruct.Q4_1.gguf\"}\n\
@@ -17,6 +14,29 @@ const GOOD: &str = "model: {source: \"pvc://models/SmolLM2-135M-Instruct.Q4_1.gg
     placement: {cache: {size: 1Gi}}\n\
     fallback: {residency: Warm}\n\
     rollout: {retryLimit: 0, backoff: {initial: 1s, max: 2s}, drainTimeout: 10s}";
+
+/// Clients that ask at the same time, and the length of their answers in tokens.
+const CLIENTS: u32 = 8;
+const TOKENS: u32 = 8;
+
+/// Requests that each break is judged by, at least: `ENGINEWRIGHT_REQUESTS`.
+fn requests() -> u32 {
+    std::env::var("ENGINEWRIGHT_REQUESTS").map_or(100, |text| text.parse().unwrap())
+}
+
+/// Ends a load: enough was asked, and nobody noticed anything.
+fn judge(what: &str, load: Load) -> Tally {
+    load.reach(requests());
+    let tally = load.stop();
+    println!(
+        "{what}: {} requests, {} failed, begun by {:?}",
+        tally.requests,
+        tally.failures.len(),
+        tally.backends
+    );
+    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
+    tally
+}
 
 /// The good one with some words in place of others.
 fn with(old: &str, new: &str) -> String {
@@ -64,7 +84,7 @@ fn bad_revisions_are_rolled_back_with_their_reason_and_cost_no_request() {
     place.apply("smol", GOOD);
     let good = place.until("smol", "Ready", |one| holds(one, "Ready"));
     let good = active(&good).unwrap();
-    let load = Load::start(&place, "smol", 1, 12);
+    let load = Load::start(&place, "smol", CLIENTS, TOKENS);
 
     let other = "0a".repeat(32);
     let wrong = with("Q4_1.gguf\"", &format!("Q4_1.gguf\", sha256: \"{other}\""));
@@ -80,8 +100,11 @@ fn bad_revisions_are_rolled_back_with_their_reason_and_cost_no_request() {
     );
     expect_rollback(&place, &good, "ObjectiveMissed");
 
-    let image = "runtime: {type: Image, startupDeadline: 10s, image: {\
-        image: \"localhost/engines/missing:1\", port: 8000, healthPath: /health, modelName: m}}";
+    let image = format!(
+        "runtime: {{type: Image, startupDeadline: 10s, image: {{\
+         image: \"localhost/engines/missing@sha256:{other}\", port: 8000, healthPath: /health, \
+         modelName: m}}}}"
+    );
     place.apply("smol", &format!("{GOOD}\n{image}"));
     let missing = expect_rollback(&place, &good, "EnvironmentError");
     let failed = missing.status.unwrap().failed_revisions;
@@ -98,17 +121,14 @@ fn bad_revisions_are_rolled_back_with_their_reason_and_cost_no_request() {
     place.until("smol", "the better revision", |one| {
         holds(one, "Ready") && active(one).as_deref() != Some(good.as_str())
     });
-    let tally = load.stop();
-    println!(
-        "rollbacks: {} requests, begun by {:?}",
-        tally.requests, tally.backends
-    );
-    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
-    assert!(tally.requests > 5, "{tally:?}");
+    judge("rollbacks", load);
     place.kubectl(&["delete", "ie/smol", "--timeout=120s"], "");
     history.end();
     place.leave();
 }
+
+/// How often the engine is killed.
+const KILLS: u32 = 4;
 
 /// Kills the engines that run on the node; how many.
 fn kill_engines(cluster: &Cluster) -> usize {
@@ -126,36 +146,18 @@ fn killing_the_engine_under_streaming_clients_loses_no_request() {
     let place = cluster.place("kills");
     place.apply("smol", &with("retryLimit: 0", "retryLimit: 10"));
     place.until("smol", "Ready", |one| holds(one, "Ready"));
-    let load = Load::start(&place, "smol", 4, 24);
+    let load = Load::start(&place, "smol", CLIENTS, TOKENS);
     let mut kills = 0;
-    for _ in 0..3 {
-        tools::wait_for("the engine's process", LIMIT, || {
-            let runs = !cluster
-                .node
-                .processes("enginewright serve --model=/cache/")
-                .is_empty();
-            runs.then_some(())
-        });
-        place.until("smol", "the engine to serve", |one| {
-            let backend = one.status.as_ref().map(|it| it.active_backend.to_string());
-            backend.as_deref() == Some("Cpu")
-        });
-        std::thread::sleep(Duration::from_secs(5));
-        kills += kill_engines(cluster);
-        place.until("smol", "the fallback to answer", |one| {
-            holds(one, "FallbackActive")
-        });
+    for _ in 0..KILLS {
+        load.wait_for("Cpu", requests() / KILLS / 2);
+        let killed = kill_engines(cluster);
+        assert!(killed > 0, "an engine that answers runs");
+        kills += killed;
+        load.wait_for("Ollama", 1);
     }
     place.until("smol", "Ready again", |one| holds(one, "Ready"));
-    let tally = load.stop();
-    println!(
-        "{kills} kills: {} requests, begun by {:?}",
-        tally.requests, tally.backends
-    );
-    assert_eq!(kills, 3);
-    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
-    assert!(tally.requests >= 20, "{tally:?}");
-    assert!(tally.backends.contains_key("Cpu") && tally.backends.contains_key("Ollama"));
+    let tally = judge(&format!("{kills} engines killed"), load);
+    assert!(tally.of("Cpu") > 0 && tally.of("Ollama") > 0, "{tally:?}");
     place.leave();
 }
 
@@ -172,7 +174,7 @@ fn ending_every_pod_in_turn_and_upgrading_the_operator_loses_no_request() {
     let place = cluster.place("drains");
     place.apply("smol", GOOD);
     place.until("smol", "Ready", |one| holds(one, "Ready"));
-    let load = Load::start(&place, "smol", 4, 24);
+    let load = Load::start(&place, "smol", CLIENTS, TOKENS);
     for pod in pods(&place, "gateway") {
         place.kubectl(&["delete", &pod, "--timeout=120s"], "");
         let rollout = [
@@ -201,13 +203,7 @@ fn ending_every_pod_in_turn_and_upgrading_the_operator_loses_no_request() {
     }
     cluster.upgrade("log=debug");
     place.until("smol", "Ready", |one| holds(one, "Ready"));
-    let tally = load.stop();
-    println!(
-        "drains: {} requests, begun by {:?}",
-        tally.requests, tally.backends
-    );
-    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
-    assert!(tally.requests >= 20, "{tally:?}");
+    judge("every pod ended", load);
     cluster.upgrade("log=info");
     place.leave();
 }

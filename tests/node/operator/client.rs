@@ -2,14 +2,14 @@
 //! and read to its end. What is no complete answer is a failure, and says why.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::support::Place;
+use super::support::{LIMIT, Place};
 
 /// A complete answer.
 #[derive(Clone, Debug)]
@@ -87,12 +87,18 @@ fn text(bytes: &[u8]) -> String {
 
 /// Clients that ask without end.
 pub struct Load {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Tally>>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    tally: Mutex<Tally>,
 }
 
 /// What became of their requests.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub requests: u32,
     pub failures: Vec<String>,
@@ -100,58 +106,94 @@ pub struct Tally {
     pub backends: BTreeMap<String, u32>,
 }
 
+impl Tally {
+    /// Complete answers that `backend` began.
+    pub fn of(&self, backend: &str) -> u32 {
+        self.backends.get(backend).copied().unwrap_or_default()
+    }
+}
+
 impl Load {
     /// `clients` at the same time, each for answers of `tokens`.
     pub fn start(place: &Place, model: &str, clients: u32, tokens: u32) -> Self {
         let (cluster, origin) = (place.cluster, place.origin(model));
-        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared::default());
         let threads = (0..clients)
             .map(|_| {
-                let (stop, origin) = (Arc::clone(&stop), origin.clone());
+                let (shared, origin) = (Arc::clone(&shared), origin.clone());
                 let model = model.to_owned();
                 std::thread::spawn(move || {
-                    let asking = async |_| ask(&stop, &origin, &model, tokens).await;
-                    cluster.node.run(asking)
+                    let asking = async |_| ask(&shared, &origin, &model, tokens).await;
+                    cluster.node.run(asking);
                 })
             })
             .collect();
-        Self { stop, threads }
+        Self { shared, threads }
+    }
+
+    /// What they have so far.
+    pub fn tally(&self) -> Tally {
+        self.shared.tally.lock().unwrap().clone()
+    }
+
+    /// Waits until they have `more` answers than now that `backend` began.
+    pub fn wait_for(&self, backend: &str, more: u32) {
+        let wanted = self.tally().of(backend) + more;
+        let what = format!("{wanted} answers of {backend}");
+        self.wait_until(&what, |tally| tally.of(backend) >= wanted);
+    }
+
+    /// Waits until they have asked `requests` times in all.
+    pub fn reach(&self, requests: u32) {
+        self.wait_until(&format!("{requests} requests"), |tally| {
+            tally.requests >= requests
+        });
+    }
+
+    fn wait_until(&self, what: &str, holds: impl Fn(&Tally) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let tally = self.tally();
+            if holds(&tally) {
+                return;
+            }
+            assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
+            assert!(begun.elapsed() < LIMIT, "{what} do not come: {tally:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The clients read their last answers and go.
     pub fn stop(mut self) -> Tally {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut all = Tally::default();
+        self.shared.stop.store(true, Ordering::Relaxed);
         for thread in std::mem::take(&mut self.threads) {
-            let one = thread.join().unwrap();
-            all.requests += one.requests;
-            all.failures.extend(one.failures);
-            for (backend, count) in one.backends {
-                *all.backends.entry(backend).or_default() += count;
-            }
+            thread.join().unwrap();
         }
-        all
+        self.tally()
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
     }
 }
 
-async fn ask(stop: &AtomicBool, origin: &str, model: &str, tokens: u32) -> Tally {
+async fn ask(shared: &Shared, origin: &str, model: &str, tokens: u32) {
     let client = new();
-    let mut tally = Tally::default();
-    while !stop.load(Ordering::Relaxed) {
-        tally.requests += 1;
+    while !shared.stop.load(Ordering::Relaxed) {
+        shared.tally.lock().unwrap().requests += 1;
+        let asked = Instant::now();
         match stream(&client, origin, model, tokens).await {
-            Ok(answer) => *tally.backends.entry(answer.backend).or_default() += 1,
+            Ok(answer) => {
+                let mut tally = shared.tally.lock().unwrap();
+                *tally.backends.entry(answer.backend).or_default() += 1;
+            }
             Err(problem) => {
-                tally.failures.push(problem);
+                let problem = format!("after {:?}: {problem}", asked.elapsed());
+                shared.tally.lock().unwrap().failures.push(problem);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
-    tally
 }
