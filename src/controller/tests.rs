@@ -124,6 +124,22 @@ fn a_bad_revision_is_rolled_back_and_the_good_one_serves_on() {
 }
 
 #[test]
+fn the_fallback_is_left_alone_while_a_new_revision_is_tried() {
+    let mut world = served();
+    let pods = |world: &Simulation| {
+        let ollama = world.world.deployment("smol-ollama").unwrap();
+        ollama.spec.clone().unwrap().template
+    };
+    let before = pods(&world);
+    let bad = SMALL.replace("slots: 2", "slots: 3");
+    world.fates.insert(parse(&bad).revision(), Fate::Mute);
+    world.change(&bad);
+    world.live(Duration::from_secs(30));
+    assert_eq!(world.status.active_backend, ActiveBackend::LastGood);
+    assert_eq!(pods(&world), before, "its restart would be a gap");
+}
+
+#[test]
 fn a_first_revision_that_hangs_leaves_the_fallback_answering_and_ends_in_a_stall() {
     let mut world = Simulation::new(&SMALL.replace(
         "slots: 2 }",

@@ -44,9 +44,15 @@ pub(super) fn ollama(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut 
     };
     let order = order(view, plan, live.map(|one| &one.metadata));
     let residency = view.engine.fallback.residency;
-    let context_tokens = revision.map_or_else(
-        || view.engine.engine.context_tokens(),
-        |(_, stored)| stored.served.context_tokens(),
+    // What it serves is proven, and stays as it is while something else is tried.
+    let (context_tokens, parallel) = revision.map_or_else(
+        || {
+            (
+                view.engine.engine.context_tokens(),
+                view.engine.engine.slots,
+            )
+        },
+        |(_, stored)| (stored.served.context_tokens(), stored.served.slots),
     );
     desired.objects.push(workloads::cache(
         view.owner,
@@ -63,7 +69,7 @@ pub(super) fn ollama(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut 
             context_tokens,
             // The engine takes most processors: two that spin against each other are both slow.
             threads: (node.hardware.cpu.cores / 2).max(1),
-            parallel: view.engine.engine.slots,
+            parallel,
             residency,
             up: !(residency == Residency::Cold && order == Order::Park),
             order,

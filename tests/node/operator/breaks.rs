@@ -100,8 +100,9 @@ fn bad_revisions_are_rolled_back_with_their_reason_and_cost_no_request() {
     );
     expect_rollback(&place, &good, "ObjectiveMissed");
 
+    // The kubelet tells what is in the way of a container 10 s later, with its next look at the pod.
     let image = format!(
-        "runtime: {{type: Image, startupDeadline: 10s, image: {{\
+        "runtime: {{type: Image, startupDeadline: 30s, image: {{\
          image: \"localhost/engines/missing@sha256:{other}\", port: 8000, healthPath: /health, \
          modelName: m}}}}"
     );
