@@ -19,5 +19,6 @@ mod faults;
 mod kubelet;
 mod life;
 mod rights;
+mod scale;
 mod storm;
 mod support;
