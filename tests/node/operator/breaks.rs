@@ -21,7 +21,7 @@ const TOKENS: u32 = 8;
 
 /// Requests that each break is judged by, at least: `ENGINEWRIGHT_REQUESTS`.
 fn requests() -> u32 {
-    std::env::var("ENGINEWRIGHT_REQUESTS").map_or(100, |text| text.parse().unwrap())
+    std::env::var("ENGINEWRIGHT_REQUESTS").map_or(500, |text| text.parse().unwrap())
 }
 
 /// Ends a load: enough was asked, and nobody noticed anything.

@@ -71,7 +71,7 @@ impl History {
 }
 
 /// A condition's status.
-fn condition(object: &Value, kind: &str) -> String {
+pub fn condition(object: &Value, kind: &str) -> String {
     let all = object["status"]["conditions"].as_array();
     let one = all.and_then(|all| all.iter().find(|one| one["type"] == kind));
     one.map_or_else(String::new, |one| {

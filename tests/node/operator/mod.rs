@@ -5,3 +5,4 @@ mod client;
 mod history;
 mod path;
 mod support;
+mod times;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::client;
 use super::history::History;
 use super::support::{Cluster, LIMIT, holds};
 use crate::tools;
@@ -17,27 +16,9 @@ fn an_applied_model_is_answered_at_once_promoted_and_taken_down() {
     let begun = Instant::now();
     place.kubectl(&["apply", "-f", "-"], SAMPLE);
 
-    let origin = place.origin("smollm2");
-    let first = cluster.node.run(async |_| {
-        let (client, mut said) = (client::new(), String::new());
-        loop {
-            let asked = begun.elapsed();
-            match client::stream(&client, &origin, "smollm2", 16).await {
-                Ok(answer) => return answer,
-                Err(problem) => {
-                    assert!(begun.elapsed() < LIMIT, "{problem}");
-                    if problem != said {
-                        println!("{asked:?} to {:?}: {problem}", begun.elapsed());
-                        said = problem;
-                    }
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    let answered = begun.elapsed();
+    let (first, answered) = place.first_answer("smollm2", begun);
     println!(
-        "first answer after {answered:?} from {}: {:?}",
+        "first token after {answered:?} from {}: {:?}",
         first.backend, first.text
     );
     assert_eq!(first.backend, "Ollama");
@@ -73,22 +54,10 @@ fn an_applied_model_is_answered_at_once_promoted_and_taken_down() {
     });
     std::thread::sleep(Duration::from_secs(10));
     assert_eq!(writes(), 0, "another operator takes over what is there");
-    println!(
-        "operator: {:?} KiB resident",
-        cluster.resident("enginewright operator")
-    );
-    println!(
-        "gateways: {:?} KiB resident",
-        cluster.resident("enginewright gateway")
-    );
-    println!(
-        "companion: {:?} KiB resident",
-        cluster.resident("enginewright companion")
-    );
-    println!(
-        "agent: {:?} KiB resident",
-        cluster.resident("enginewright agent")
-    );
+    for command in ["operator", "gateway", "companion", "agent"] {
+        let resident = cluster.resident(&format!("enginewright {command}"));
+        println!("{command}: {resident:?} KiB resident");
+    }
 
     place.kubectl(&["delete", "ie/smollm2", "--timeout=120s"], "");
     history.end();

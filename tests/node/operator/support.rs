@@ -271,6 +271,32 @@ impl Place {
         })
     }
 
+    /// Asks from the beginning on, until there is a first answer, and says when its first token was
+    /// there; prints why there was none before.
+    pub fn first_answer(&self, name: &str, begun: Instant) -> (Answer, Duration) {
+        let origin = self.origin(name);
+        self.cluster.node.run(async |_| {
+            let (client, mut said) = (client::new(), String::new());
+            loop {
+                let asked = begun.elapsed();
+                match client::stream(&client, &origin, name, 16).await {
+                    Ok(answer) => {
+                        let first = asked + answer.first;
+                        return (answer, first);
+                    }
+                    Err(problem) => {
+                        assert!(begun.elapsed() < LIMIT, "{problem}");
+                        if problem != said {
+                            println!("{asked:?} to {:?}: {problem}", begun.elapsed());
+                            said = problem;
+                        }
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+    }
+
     /// Everything goes, and it is looked at that it has gone.
     pub fn leave(self) {
         self.kubectl(&["delete", "ie", "--all", "--timeout=120s"], "");
