@@ -63,7 +63,7 @@ const ORDER: [(&str, &[&str]); 12] = [
     ("wire", &["wire", "api"]),
 ];
 
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+pub(crate) fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -7,6 +7,7 @@ mod generated;
 #[path = "../interpreter/mod.rs"]
 mod interpreter;
 mod layering;
+mod named;
 mod network;
 mod plan;
 mod samples;

@@ -9,6 +9,7 @@
 mod logprobs;
 mod penalties;
 mod select;
+#[allow(clippy::single_match_else, reason = "two cases, side by side")]
 mod weights;
 
 pub use logprobs::{Logprobs, logprobs};
@@ -219,4 +220,5 @@ impl Random {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "logits made of draws")]
 mod tests;
