@@ -136,7 +136,7 @@ pub fn threads(asked: Option<u32>) -> u32 {
 
 /// Physical cores this process may use: what llama.cpp is fastest with. Hyper-threads of one core
 /// share the units that a matrix product needs.
-fn physical_cores() -> u32 {
+pub fn physical_cores() -> u32 {
     let allowed = processors();
     let siblings = (0..4_096).map_while(|cpu| {
         read(format!(
