@@ -112,7 +112,7 @@ async fn requests(client: &Client, verbs: &[&str]) -> u64 {
     let text = client.request_text(request).await.unwrap();
     let names = |line: &str, label: &str, values: &[&str]| {
         let is = |value: &&str| line.contains(&format!("{label}=\"{value}\""));
-        values.iter().any(|value| is(value))
+        values.iter().any(is)
     };
     sum(&text, |line| {
         line.starts_with("apiserver_request_total{")
