@@ -11,13 +11,14 @@ use crate::backend::TokenId;
 const BLOCK: usize = 64;
 
 /// A token ranked by its logit; of equals the lower id is the greater. One number, so that
-/// comparing is one instruction: the logit's bits in ascending order above the inverted id.
+/// comparing is one instruction: the logit's bits in ascending order above the inverted id. The two
+/// zeros are equal, as logits are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ranked(u64);
 
 impl Ranked {
     fn new(logit: f32, token: TokenId) -> Self {
-        let bits = logit.to_bits();
+        let bits = (logit + 0.0).to_bits();
         let ascending = if bits >> 31 == 0 {
             bits | 1 << 31
         } else {
@@ -47,6 +48,13 @@ struct Candidate {
     ranked: Ranked,
     /// `exp((logit - greatest) / temperature)`: 1 for the most probable.
     weight: f32,
+}
+
+impl Candidate {
+    fn new(ranked: Ranked, greatest: f32, temperature: f32) -> Self {
+        let weight = weights::weight(ranked.logit(), greatest, temperature);
+        Self { ranked, weight }
+    }
 }
 
 /// The parameters that shape the distribution.
@@ -139,10 +147,7 @@ pub(super) fn draw(
         return None;
     }
     let maxima = scratch.as_slice();
-    let weigh = |ranked: Ranked| {
-        let weight = weights::weight(ranked.logit(), greatest, shape.temperature);
-        Candidate { ranked, weight }
-    };
+    let weigh = |ranked| Candidate::new(ranked, greatest, shape.temperature);
     let mut candidates: Vec<Candidate> = if shape.top_k > 0 && shape.top_k < row.len() {
         let best = upper(row, maxima, shape.top_k);
         let mut best: Vec<Candidate> = best.into_iter().map(weigh).collect();
@@ -151,17 +156,7 @@ pub(super) fn draw(
         keep_mass(&mut best, shape.top_p, whole);
         best
     } else if shape.top_p < 1.0 {
-        let masses = weights::masses(row, greatest, shape.temperature);
-        let whole = masses.iter().sum();
-        let light = light(shape.top_p, whole, row.len());
-        let border = border(greatest, shape.temperature, light);
-        let mut heavy: Vec<Candidate> = above(row, maxima, border)
-            .into_iter()
-            .map(weigh)
-            .filter(|one| one.weight >= light && one.weight > 0.0)
-            .collect();
-        keep_mass(&mut heavy, shape.top_p, whole);
-        heavy
+        nucleus(shape, row, maxima, greatest)
     } else if shape.min_p > 0.0 {
         let border = border(greatest, shape.temperature, shape.min_p);
         let above = above(row, maxima, border);
@@ -171,6 +166,31 @@ pub(super) fn draw(
     };
     candidates.retain(|one| one.weight >= shape.min_p);
     pick(&candidates, random)
+}
+
+/// The smallest set of most probable tokens that has `top_p` of the whole weight. In most rows few
+/// tokens have it, so that a high border is tried first and lowered only where it left out too much.
+fn nucleus(shape: &Shape, row: &[f32], maxima: &[f32], greatest: f32) -> Vec<Candidate> {
+    const FIRST: f32 = 0.01;
+    const LOWER: f32 = 0.02;
+    let masses = weights::masses(row, greatest, shape.temperature);
+    let whole: f64 = masses.iter().sum();
+    let light = light(shape.top_p, whole, row.len());
+    let mut least = FIRST.max(light);
+    loop {
+        let border = border(greatest, shape.temperature, least);
+        let mut heavy: Vec<Candidate> = above(row, maxima, border)
+            .into_iter()
+            .map(|ranked| Candidate::new(ranked, greatest, shape.temperature))
+            .filter(|one| one.weight >= least && one.weight > 0.0)
+            .collect();
+        let mass: f64 = heavy.iter().map(|one| f64::from(one.weight)).sum();
+        if mass >= f64::from(shape.top_p) * whole || least <= light {
+            keep_mass(&mut heavy, shape.top_p, whole);
+            return heavy;
+        }
+        least = (least * LOWER).max(light);
+    }
 }
 
 /// The weight below which tokens are so light that all of them together, whatever their number, weigh

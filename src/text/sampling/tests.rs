@@ -1,4 +1,8 @@
-#![allow(clippy::cast_precision_loss, reason = "small whole numbers")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "small whole numbers, and logits made of draws"
+)]
 
 use proptest::prelude::*;
 
@@ -354,8 +358,8 @@ fn interval(shape: &select::Shape, row: &[f32], token: TokenId) -> (f64, f64) {
 /// Rows of several blocks and parts, as steep as a model's.
 fn long_row(seed: u64, length: usize, spread: f32) -> Vec<f32> {
     let mut random = Random(seed);
-    let mut bell = || (0..6).map(|_| random.next() - 0.5).sum::<f64>();
-    (0..length).map(|_| bell() as f32 * spread).collect()
+    let mut bell = || (0..6).map(|_| random.next() as f32 - 0.5).sum::<f32>();
+    (0..length).map(|_| bell() * spread).collect()
 }
 
 proptest! {

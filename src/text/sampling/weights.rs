@@ -33,12 +33,10 @@ pub(super) fn greatest(row: &[f32]) -> f32 {
 /// for NaN and for what is too small for an `f32`.
 pub(super) fn weigh(row: &[f32], greatest: f32, temperature: f32, into: &mut Vec<f32>) {
     into.clear();
-    match factor(greatest, temperature) {
-        Some(factor) => into.extend(row.iter().map(|logit| exp((logit - greatest) * factor))),
-        None => {
-            let alone = row.iter().map(|logit| f32::from(*logit == greatest));
-            into.extend(alone);
-        }
+    if let Some(factor) = factor(greatest, temperature) {
+        into.extend(row.iter().map(|logit| exp((logit - greatest) * factor)));
+    } else {
+        into.extend(row.iter().map(|logit| f32::from(*logit == greatest)));
     }
 }
 
