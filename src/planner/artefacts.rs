@@ -147,6 +147,12 @@ fn build(ctx: &mut Context<'_>, revision: &Revision) -> Result<(), Preparation> 
                 ),
             });
         }
+        // Nobody makes room for a build that waits for its next try: what was stopped for it would
+        // be started again, and stopped again.
+        let step = &revision.artefact.build;
+        if let Some(failure) = waits(ctx, &revision.id, Work::BuildBundle, step) {
+            return done(Work::BuildBundle, Progress::Retrying(failure));
+        }
         if !room::fits_now(ctx, need, true) {
             return Err(Preparation::NeedsRoom(need));
         }
@@ -185,15 +191,15 @@ fn advance(ctx: &mut Context<'_>, id: &RevisionId, work: Work, step: &Step) -> P
             }
             Progress::Busy
         }
-        Step::Failed { at, failure } if failure.transient => {
+        Step::Failed { failure, .. } if failure.transient => {
+            if let Some(failure) = waits(ctx, id, work, step) {
+                return Progress::Retrying(failure);
+            }
             let name = retry_name(id, work);
             let retries = ctx.retries(&name).saturating_add(1);
-            if ctx.reached(*at + ctx.policy().backoff.after(retries)) {
-                ctx.memory.retries.insert(name, retries);
-                begin(ctx, key);
-                return Progress::Busy;
-            }
-            Progress::Retrying(failure.clone())
+            ctx.memory.retries.insert(name, retries);
+            begin(ctx, key);
+            Progress::Busy
         }
         Step::Failed { failure, .. } => {
             // Held against the revision once: afterwards (and after a restart, when nobody knows
@@ -205,6 +211,16 @@ fn advance(ctx: &mut Context<'_>, id: &RevisionId, work: Work, step: &Step) -> P
             Progress::Busy
         }
     }
+}
+
+/// Why a step that failed through the world's fault is not tried again yet.
+fn waits(ctx: &mut Context<'_>, id: &RevisionId, work: Work, step: &Step) -> Option<Failure> {
+    let Step::Failed { at, failure } = step else {
+        return None;
+    };
+    let retries = ctx.retries(&retry_name(id, work)).saturating_add(1);
+    let until = *at + ctx.policy().backoff.after(retries);
+    (failure.transient && !ctx.reached(until)).then(|| failure.clone())
 }
 
 fn begin(ctx: &mut Context<'_>, (revision, work): (RevisionId, Work)) {

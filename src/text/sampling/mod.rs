@@ -9,7 +9,6 @@
 mod logprobs;
 mod penalties;
 mod select;
-#[allow(clippy::single_match_else, reason = "two cases, side by side")]
 mod weights;
 
 pub use logprobs::{Logprobs, logprobs};
@@ -220,5 +219,4 @@ impl Random {
 }
 
 #[cfg(test)]
-#[allow(clippy::cast_possible_truncation, reason = "logits made of draws")]
 mod tests;

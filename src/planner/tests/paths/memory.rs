@@ -120,6 +120,40 @@ fn an_engine_makes_room_for_a_build_only_behind_a_fallback_that_answers() {
 }
 
 #[test]
+fn while_a_build_waits_for_its_next_try_the_engine_that_made_room_serves_again() {
+    let mut story = with_build(10_000);
+    story.run_on();
+    story.edit("b");
+    let building = Some((rev("b"), Work::BuildBundle));
+    for _ in 0..40 {
+        story.turn();
+        if story.world.running_work() == building {
+            break;
+        }
+        story.world.happen();
+    }
+    assert_eq!(story.world.running_work(), building);
+    assert!(story.running().is_empty());
+
+    let (at, failure) = (story.world.time(), transient(Reason::ModelUnreachable, "No link."));
+    let failed = Step::Failed { at, failure };
+    story.world.set_step(&rev("b"), Work::BuildBundle, failed);
+    let (mut starts, mut stops) = (0, 0);
+    for _ in 0..40 {
+        for action in story.turn() {
+            starts += u32::from(matches!(action, Action::StartEngine { .. }));
+            stops += u32::from(matches!(action, Action::StopEngine { .. }));
+        }
+        story.world.happen();
+    }
+    assert_eq!((starts, stops), (1, 0), "no time has passed");
+    assert_eq!(story.backend(), ActiveBackend::LastGood);
+
+    story.run_on();
+    assert_eq!(story.status().active, Some(rev("b")));
+}
+
+#[test]
 fn a_build_that_would_take_the_fallbacks_memory_is_refused() {
     let mut story = with_build(8_000);
     story.settle();
