@@ -30,6 +30,12 @@ impl Image {
         }
     }
 
+    /// The same under another name.
+    pub fn named(mut self, reference: &str) -> Self {
+        reference.clone_into(&mut self.reference);
+        self
+    }
+
     /// With a file of this machine at `path`.
     pub fn file(mut self, path: &str, source: impl Into<PathBuf>) -> Self {
         let path = path.trim_start_matches('/').to_owned();

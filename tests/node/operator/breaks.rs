@@ -8,7 +8,7 @@ use super::history::History;
 use super::support::{Cluster, Place, holds, word};
 
 /// Small, quick to judge, with a fallback that keeps the model loaded.
-const GOOD: &str = "model: {source: \"pvc://models/SmolLM2-135M-Instruct.Q4_1.gguf\"}\n\
+pub const GOOD: &str = "model: {source: \"pvc://models/SmolLM2-135M-Instruct.Q4_1.gguf\"}\n\
     engine: {maxInputTokens: 512, maxOutputTokens: 256, slots: 2, policy: Never}\n\
     health: {probeInterval: 1s, soak: 3s, probeTimeout: 60s}\n\
     placement: {cache: {size: 1Gi}}\n\
@@ -16,8 +16,8 @@ const GOOD: &str = "model: {source: \"pvc://models/SmolLM2-135M-Instruct.Q4_1.gg
     rollout: {retryLimit: 0, backoff: {initial: 1s, max: 2s}, drainTimeout: 10s}";
 
 /// Clients that ask at the same time, and the length of their answers in tokens.
-const CLIENTS: u32 = 8;
-const TOKENS: u32 = 8;
+pub const CLIENTS: u32 = 8;
+pub const TOKENS: u32 = 8;
 
 /// Requests that each break is judged by, at least: `ENGINEWRIGHT_REQUESTS`.
 fn requests() -> u32 {
@@ -25,7 +25,7 @@ fn requests() -> u32 {
 }
 
 /// Ends a load: enough was asked, and nobody noticed anything.
-fn judge(what: &str, load: Load) -> Tally {
+pub fn judge(what: &str, load: Load) -> Tally {
     load.reach(requests());
     let tally = load.stop();
     println!(
@@ -44,16 +44,16 @@ fn with(old: &str, new: &str) -> String {
     GOOD.replace(old, new)
 }
 
-fn active(engine: &InferenceEngine) -> Option<String> {
+pub fn active(engine: &InferenceEngine) -> Option<String> {
     engine.status.as_ref()?.active_revision.clone()
 }
 
-fn is_ready_with(engine: &InferenceEngine, revision: &str) -> bool {
+pub fn is_ready_with(engine: &InferenceEngine, revision: &str) -> bool {
     holds(engine, "Ready") && active(engine).as_deref() == Some(revision)
 }
 
 /// Waits until the newest spec is answered from the last good revision, for this reason.
-fn expect_rollback(place: &Place, good: &str, reason: &str) -> InferenceEngine {
+pub fn expect_rollback(place: &Place, good: &str, reason: &str) -> InferenceEngine {
     let rolled_back = place.until("smol", reason, |one| {
         let Some(status) = &one.status else {
             return false;

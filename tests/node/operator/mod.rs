@@ -3,6 +3,7 @@
 mod breaks;
 mod client;
 mod history;
+mod images;
 mod path;
 mod support;
 mod times;

@@ -8,7 +8,7 @@ use enginewright::api::InferenceEngine;
 use kube::Api;
 
 use crate::agent;
-use crate::cluster::{Image, Node, enginewright, ollama};
+use crate::cluster::{ADDRESS, Image, Node, enginewright, ollama};
 use crate::operator::client::{self, Answer};
 use crate::tools;
 
@@ -17,6 +17,18 @@ pub const LIMIT: Duration = Duration::from_mins(4);
 /// Namespace of the operator.
 const HOME: &str = "enginewright-system";
 const RESTRICTED: &str = "pod-security.kubernetes.io/enforce: restricted";
+
+/// A server that is not ours, of an image that is not ours: Ollama's OpenAI API, with a shell.
+fn other_server() -> Image {
+    let image = ollama().named(OTHER);
+    let tools = ["sh", "ln", "mkdir", "sha256sum", "sleep", "httpd"];
+    tools.iter().fold(image, |image, name| {
+        image.file(&format!("bin/{name}"), "/bin/busybox")
+    })
+}
+
+/// Its name on the node.
+pub const OTHER: &str = "localhost/other:test";
 
 /// A node with the operator and the agent on it; one for all tests of the operator.
 pub struct Cluster {
@@ -30,7 +42,7 @@ impl Cluster {
     }
 
     fn start() -> Self {
-        let images: [Image; 2] = [enginewright(), ollama()];
+        let images: [Image; 3] = [enginewright(), ollama(), other_server()];
         let begun = Instant::now();
         let cluster = Self {
             node: Node::bare(&images),
@@ -44,7 +56,7 @@ impl Cluster {
             "--create-namespace",
             "--set=image.repository=localhost/enginewright,image.tag=test",
             "--set=ollamaImage=localhost/ollama:test",
-            "--set=allowedImages={localhost/engines/}",
+            "--set=allowedImages={localhost/engines/,10.244.0.1:5000/engines/}",
             "--wait",
             "--timeout=2m",
         ]);
@@ -135,6 +147,24 @@ impl Cluster {
             cluster: self,
             namespace: name.to_owned(),
         }
+    }
+
+    /// Pushes an image that the node has to the registry; the reference by which pods pull it.
+    pub fn push(&self, image: &str, repository: &str) -> String {
+        let socket = self.node.folder().join("containerd.sock");
+        let socket = socket.display().to_string();
+        let ctr = |arguments: &[&str]| {
+            let all = [&["-a", &socket, "-n", "k8s.io", "images"], arguments].concat();
+            let said = self.node.command(Path::new("ctr"), &all, "");
+            said.unwrap_or_else(|said| panic!("ctr {arguments:?}: {said}"))
+        };
+        let target = format!("{ADDRESS}:5000/{repository}:pushed");
+        ctr(&["push", "--plain-http", &target, image]);
+        let listed = ctr(&["ls", &format!("name=={image}")]);
+        let digest = listed
+            .split_whitespace()
+            .find(|word| word.starts_with("sha256:"));
+        format!("{ADDRESS}:5000/{repository}@{}", digest.unwrap())
     }
 
     /// Sum of the operator's metrics whose lines `wanted` names.
