@@ -149,11 +149,11 @@ async fn whole(file: Option<PathBuf>, wanted: &Sha256Hex) -> Option<PathBuf> {
     same.then_some(file)
 }
 
-/// Deletes what was fetched into `folder`, whole or not.
+/// Deletes the files that were fetched into `folder`. What is only in part there may be what another
+/// fetch writes right now, and is checked when it is whole.
 pub fn forget(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        // Who waits for a lock whose file was deleted waits alone.
-        if entry.file_name() != lock::NAME {
+        if entry.path().extension().is_some_and(|one| one == "gguf") {
             // What cannot be deleted is found wrong again.
             let _left = std::fs::remove_file(entry.path());
         }
@@ -218,14 +218,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_fetched_is_forgotten_but_not_who_fetches() {
+    fn what_was_fetched_is_forgotten_but_not_what_is_being_fetched() {
         let folder = tempfile::tempdir().unwrap();
         for name in [lock::NAME, "sha256-a.gguf", "sha256-b.partial"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
         forget(folder.path());
         let left = std::fs::read_dir(folder.path()).unwrap();
-        let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
-        assert_eq!(left, [lock::NAME]);
+        let mut left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, [lock::NAME, "sha256-b.partial"]);
     }
 }

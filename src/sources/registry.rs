@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::credentials::Basic;
 use super::error::{SourceError, shown};
 use super::protocol::manifest::{self, ACCEPT, Contents};
-use super::transfer::{Auth, Item, Transfer, refusal};
+use super::transfer::{Auth, Item, Transfer, body, refusal};
 use crate::api::Sha256Hex;
 use crate::model::modelfile::{MOST_BYTES, Modelfile};
 
@@ -25,6 +25,8 @@ use crate::model::modelfile::{MOST_BYTES, Modelfile};
 const TOKEN_WITHIN: Duration = Duration::from_secs(30);
 /// Most bytes of a manifest, as OCI's specification asks registries to take.
 const MANIFEST_BYTES: usize = 4 << 20;
+/// Most bytes of an answer with a token; signed ones are a few KiB.
+const TOKEN_BYTES: usize = 64 << 10;
 
 /// What a registry demands of who asks, once it has said so.
 pub struct Login {
@@ -125,7 +127,7 @@ impl Login {
         if !response.status().is_success() {
             return Err(refusal(realm, &response, self.has_credentials()));
         }
-        let bytes = response.bytes().await.map_err(link)?;
+        let bytes = body(realm, response, TOKEN_BYTES).await?;
         let read: Token =
             serde_json::from_slice(&bytes).map_err(|_| nonsense("it gives no token"))?;
         read.token

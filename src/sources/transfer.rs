@@ -104,18 +104,11 @@ impl Transfer {
                 accept.parse().map_err(|_| nonsense(url, "a header"))?,
             );
         }
-        let mut response = self.ask(url, auth, &headers).await?;
+        let response = self.ask(url, auth, &headers).await?;
         if !response.status().is_success() {
             return Err(refusal(url, &response, auth.is_given()));
         }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = next(url, &mut response).await? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > most {
-                return Err(nonsense(url, "it is far too long"));
-            }
-        }
-        Ok(bytes)
+        body(url, response, most).await
     }
 
     /// Brings a file into `folder`, under a name made of its digest, else of its address.
@@ -129,7 +122,12 @@ impl Transfer {
         );
         let target = folder.join(format!("{name}.gguf"));
         if target.is_file() {
-            return Ok(target);
+            // An earlier program left it: whole, as far as it knew.
+            match check(item, &target).await {
+                Ok(()) => return Ok(target),
+                Err(SourceError::Digest { .. }) => tokio::fs::remove_file(&target).await?,
+                Err(error) => return Err(error),
+            }
         }
         let partial = folder.join(format!("{name}.partial"));
         let resumed = length(&partial).await? > 0;
@@ -292,6 +290,22 @@ async fn check(item: &Item, partial: &Path) -> Result<(), SourceError> {
         wanted,
         found,
     })
+}
+
+/// A short body.
+pub(super) async fn body(
+    url: &str,
+    mut response: Response,
+    most: usize,
+) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = next(url, &mut response).await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > most {
+            return Err(nonsense(url, "it is far too long"));
+        }
+    }
+    Ok(bytes)
 }
 
 async fn next(url: &str, response: &mut Response) -> Result<Option<bytes::Bytes>, SourceError> {

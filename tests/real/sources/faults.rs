@@ -98,6 +98,30 @@ fn a_part_that_was_damaged_on_disk_costs_a_whole_transfer_and_nothing_else() {
 }
 
 #[test]
+fn what_an_earlier_program_left_is_checked_before_it_is_taken_for_the_model() {
+    let (proxy, source) = behind_proxy("faults/left");
+    let cache = Cache::new();
+    let downloads = cache.folder.path().join("downloads");
+    std::fs::create_dir_all(&downloads).unwrap();
+    let left = downloads.join(format!("sha256-{}.gguf", digest()));
+    std::fs::write(&left, vec![0; 5 * MIB]).unwrap();
+    cache.fetched(&source, "r1", &[]);
+    assert_eq!(proxy.files().len(), 1, "{:?}", proxy.files());
+
+    // What is whole is not fetched again.
+    let cache = Cache::new();
+    std::fs::create_dir_all(cache.folder.path().join("downloads")).unwrap();
+    let left = cache
+        .folder
+        .path()
+        .join("downloads")
+        .join(left.file_name().unwrap());
+    std::fs::copy(model(), left).unwrap();
+    cache.fetched(&source, "r1", &[]);
+    assert_eq!(proxy.files().len(), 1, "{:?}", proxy.files());
+}
+
+#[test]
 fn two_at_once_fetch_one_model_once() {
     let (proxy, source) = behind_proxy("faults/two");
     let cache = Cache::new();

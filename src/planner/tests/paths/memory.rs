@@ -135,7 +135,10 @@ fn while_a_build_waits_for_its_next_try_the_engine_that_made_room_serves_again()
     assert_eq!(story.world.running_work(), building);
     assert!(story.running().is_empty());
 
-    let (at, failure) = (story.world.time(), transient(Reason::ModelUnreachable, "No link."));
+    let (at, failure) = (
+        story.world.time(),
+        transient(Reason::ModelUnreachable, "No link."),
+    );
     let failed = Step::Failed { at, failure };
     story.world.set_step(&rev("b"), Work::BuildBundle, failed);
     let (mut starts, mut stops) = (0, 0);
