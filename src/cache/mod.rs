@@ -20,7 +20,7 @@ use crate::store::digest;
 pub use fetch::{Fetch, fetch};
 pub use meter::Meter;
 
-/// What a fetch reports in its termination message.
+/// What a fetch or a build reports in its termination message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Report {
@@ -31,6 +31,12 @@ pub enum Report {
         sha256: String,
         /// What its file says of itself.
         facts: ModelFacts,
+    },
+    /// The engine is in the cache, complete.
+    #[serde(rename_all = "camelCase")]
+    Built {
+        /// Name of its bundle's folder.
+        bundle: String,
     },
     /// It is not.
     Failed(Failure),

@@ -132,18 +132,23 @@ async fn expose(address: SocketAddr, meter: Arc<Meter>) -> Result<(), String> {
     Ok(())
 }
 
+/// Writes a report down.
+pub(super) fn write_report(path: &Path, report: &Report) -> Result<(), String> {
+    serde_json::to_vec(report)
+        .map_err(std::io::Error::other)
+        .and_then(|json| std::fs::write(path, json))
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
 /// Writes down what came of it.
 fn report(file: Option<&Path>, report: &Report) -> Exit {
-    if let Some(path) = file {
-        let written = serde_json::to_vec(report)
-            .map_err(std::io::Error::other)
-            .and_then(|json| std::fs::write(path, json));
-        if let Err(error) = written {
-            return fail(Exit::Environment, &format!("{}: {error}", path.display()));
-        }
+    if let Some(path) = file
+        && let Err(error) = write_report(path, report)
+    {
+        return fail(Exit::Environment, &error);
     }
     match report {
-        Report::Fetched { .. } => Exit::Ok,
+        Report::Fetched { .. } | Report::Built { .. } => Exit::Ok,
         Report::Failed(failure) if failure.transient => fail(Exit::Environment, &failure.message),
         Report::Failed(failure) => fail(Exit::Engine, &failure.message),
     }

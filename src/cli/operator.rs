@@ -24,6 +24,11 @@ pub(super) struct Args {
     #[arg(long, env = "ENGINEWRIGHT_IMAGE", value_name = "IMAGE")]
     image: String,
 
+    /// Image of this program with the shim for the TensorRT of the GPU nodes, for builds and engines
+    /// there. Without it the processor serves everywhere.
+    #[arg(long, env = "ENGINEWRIGHT_TENSORRT_IMAGE", value_name = "IMAGE")]
+    tensorrt_image: Option<String>,
+
     /// Image of the managed fallback, where a resource names none.
     #[arg(
         long,
@@ -112,6 +117,7 @@ impl Args {
             ),
             site: Site {
                 image: self.image,
+                tensorrt_image: self.tensorrt_image,
                 ollama_image: self.ollama_image,
                 pull_policy: self.image_pull_policy,
                 allowed_images: self.allowed_images,

@@ -3,8 +3,9 @@
 
 use super::desired::collections;
 use super::names;
+use super::names::Component;
 use super::notes::Notes;
-use super::observe::{observe, outcome, present_fetch};
+use super::observe::{observe, outcome, present};
 use super::state::{Saved, Stored};
 use super::view::View;
 use super::world::label;
@@ -75,23 +76,32 @@ fn remember(view: &View<'_>) -> Saved {
     let uid = view
         .claim_name()
         .and_then(|name| view.world.claim(&name)?.metadata.uid.clone());
-    let report = present_fetch(view, &revision)
+    let report = present(view, Component::Fetch, &revision)
         .filter(|_| view.stored(&revision).is_none())
         .and_then(|(_, job)| outcome(view, job)?.ok());
     if let (Some(claim_uid), Some(Report::Fetched { sha256, facts }), Ok(server)) =
         (uid, report, view.server())
     {
         saved.revisions.insert(
-            revision,
+            revision.clone(),
             Stored {
                 source: view.engine.model.source.to_string(),
                 served: view.served(),
                 server,
                 sha256,
                 facts,
+                bundle: None,
                 claim_uid,
             },
         );
+    }
+    let built = present(view, Component::Build, &revision)
+        .filter(|_| view.stored(&revision).is_some())
+        .and_then(|(_, job)| outcome(view, job)?.ok());
+    if let (Some(Report::Built { bundle }), Some(stored)) =
+        (built, saved.revisions.get_mut(&revision))
+    {
+        stored.bundle = Some(bundle);
     }
     saved
 }

@@ -45,6 +45,8 @@ pub enum Component {
     Ollama,
     /// Brings models to the node.
     Fetch,
+    /// Builds engines on the node.
+    Build,
     /// Deletes models from the node.
     Collect,
     /// Models and engines on a node.
@@ -61,6 +63,7 @@ impl Component {
             Self::Engine => "engine",
             Self::Ollama => "ollama",
             Self::Fetch => "fetch",
+            Self::Build => "build",
             Self::Collect => "collect",
             Self::Cache => "cache",
             Self::State => "state",
@@ -113,6 +116,11 @@ pub fn fetch(engine: &Name, revision: &RevisionId, attempt: u32) -> String {
     format!("{engine}-fetch-{revision}-{attempt}")
 }
 
+/// A Job that builds an engine.
+pub fn build(engine: &Name, revision: &RevisionId, attempt: u32) -> String {
+    format!("{engine}-build-{revision}-{attempt}")
+}
+
 /// A Job that deletes what is not in `keep`.
 pub fn collect(engine: &Name, keep: &str) -> String {
     format!("{engine}-collect-{}", short(keep))
@@ -162,6 +170,7 @@ mod tests {
             instance(&name, &revision, InstanceId(9_999_999_999)),
             cache(&name, &"n".repeat(253)),
             fetch(&name, &revision, 99_999),
+            build(&name, &revision, 99_999),
             collect(&name, "x"),
         ] {
             assert!(made.len() <= 63, "{made}");

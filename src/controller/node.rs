@@ -9,8 +9,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::api::inference_engine::{TaintEffect, Toleration, TolerationOperator};
-use crate::api::{EdgeNode, Placement};
-use crate::hardware::{Bytes, Cpu, Hardware, Memory, Software};
+use crate::api::{EdgeNode, ModuleStatus, Placement};
+use crate::hardware::{Bytes, Cpu, Gpu, Hardware, Jetson, Memory, Module, Software};
 
 /// Label by which pods are pinned.
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -174,7 +174,16 @@ fn describe(node: &Node, edge: Option<&EdgeNode>) -> Chosen {
             available: None,
             swap: Bytes(0),
         },
+        gpu: seen.and_then(|seen| seen.gpu.as_ref()).map(|gpu| Gpu {
+            name: gpu.name.clone(),
+            sm: gpu.sm.parse().ok(),
+            memory: gpu.memory_bytes.map(Bytes),
+            free: None,
+        }),
+        jetson: seen.and_then(|seen| seen.module.as_ref()).map(jetson),
         software: Software {
+            cuda: seen.and_then(|seen| seen.software.cuda.clone()),
+            tensorrt: seen.and_then(|seen| seen.software.tensorrt.clone()),
             k3s: info.map(|info| info.kubelet_version.contains("+k3s")),
             ..Software::default()
         },
@@ -188,6 +197,18 @@ fn describe(node: &Node, edge: Option<&EdgeNode>) -> Chosen {
             .filter(|seen| seen.gpu.is_some())
             .and_then(|seen| seen.runtime_class.clone()),
         reachable: is_ready(node),
+    }
+}
+
+/// A board as the agent found it.
+fn jetson(found: &ModuleStatus) -> Jetson {
+    let part = found.part_number.as_deref();
+    Jetson {
+        module: part.and_then(Module::from_part),
+        part: found.part_number.clone(),
+        soc: None,
+        l4t: None,
+        power_mode: None,
     }
 }
 

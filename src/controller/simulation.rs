@@ -56,6 +56,10 @@ pub struct Simulation {
     pub fates: BTreeMap<RevisionId, Fate>,
     /// What the next fetches come to; good ones after these.
     pub fetches: Vec<Failure>,
+    /// What the next builds come to; good ones after these.
+    pub builds: Vec<Failure>,
+    /// Whether builds go on and on.
+    pub builds_go_on: bool,
     pub writes: usize,
     uids: u64,
 }
@@ -77,6 +81,7 @@ pub const SMALL: &str = "{ model: { source: \"pvc://models/m.gguf\" }, engine: {
 pub fn site() -> Site {
     Site {
         image: "registry.example/enginewright@sha256:00".to_owned(),
+        tensorrt_image: None,
         ollama_image: "docker.io/ollama/ollama:0.12.6".to_owned(),
         pull_policy: None,
         allowed_images: vec!["registry.example/engines/".to_owned()],
@@ -120,6 +125,8 @@ impl Simulation {
             now: Timestamp(1_000),
             fates: BTreeMap::new(),
             fetches: Vec::new(),
+            builds: Vec::new(),
+            builds_go_on: false,
             writes: 0,
             uids: 0,
         }
@@ -381,26 +388,40 @@ impl Simulation {
                 continue;
             }
             let name = job.metadata.name.clone().unwrap();
-            let report = if self.fetches.is_empty() {
+            let kind = label(&job.metadata, COMPONENT).unwrap().to_owned();
+            let builds = kind == "build";
+            if builds && self.builds_go_on {
+                continue;
+            }
+            let failures = if builds {
+                &mut self.builds
+            } else {
+                &mut self.fetches
+            };
+            let report = if !failures.is_empty() {
+                Report::Failed(failures.remove(0))
+            } else if builds {
+                Report::Built {
+                    bundle: "0b".repeat(32),
+                }
+            } else {
                 Report::Fetched {
                     sha256: "0a".repeat(32),
                     facts: crate::model::catalogue::find("smollm2-135m").unwrap(),
                 }
-            } else {
-                Report::Failed(self.fetches.remove(0))
             };
-            let kind = match report {
-                Report::Fetched { .. } => "Complete",
+            let ended = match report {
+                Report::Fetched { .. } | Report::Built { .. } => "Complete",
                 Report::Failed(_) => "Failed",
             };
-            let status = json!({"conditions": [{"type": kind, "status": "True"}]});
+            let status = json!({"conditions": [{"type": ended, "status": "True"}]});
             job.status = Some(serde_json::from_value(status).unwrap());
             let pod = json!({
                 "metadata": {"name": format!("{name}-pod"), "labels": {
-                    "batch.kubernetes.io/job-name": name, COMPONENT: "fetch",
+                    "batch.kubernetes.io/job-name": name, COMPONENT: kind,
                 }},
                 "status": {"phase": "Succeeded", "containerStatuses": [{
-                    "name": "fetch", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "name": kind, "image": "", "imageID": "", "ready": false, "restartCount": 0,
                     "state": {"terminated": {
                         "exitCode": 0, "message": serde_json::to_string(&report).unwrap(),
                     }},

@@ -48,6 +48,9 @@ pub struct Stored {
     pub sha256: String,
     /// What the model's file says of itself.
     pub facts: ModelFacts,
+    /// Name of the engine's bundle, where one was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
     /// UID of the claim it lies in: another claim under the same name is empty.
     pub claim_uid: String,
 }

@@ -114,8 +114,8 @@ fn stall(
 }
 
 fn memory(view: &View<'_>) -> Option<MemoryStatus> {
-    let stored = view.stored(&view.engine.revision())?;
-    let fit = view.fit(stored)?;
+    let revision = view.engine.revision();
+    let fit = view.fit(&revision, view.stored(&revision)?)?;
     let need = fit
         .served()
         .or_else(|| fit.candidates.first())?

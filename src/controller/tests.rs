@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use super::names::{self, LAUNCH};
+use super::names::{self, COMPONENT, LAUNCH};
 use super::notes::Notes;
 use super::simulation::{Fate, SMALL, Simulation, failure, parse};
-use super::world::World;
+use super::world::{World, label};
 use crate::api::{ActiveBackend, ConditionStatus, ConditionType, Reason};
 use crate::gateway::routes::RouteTable;
+use crate::planner::Plan;
 
 fn condition(world: &Simulation, kind: ConditionType) -> Option<(ConditionStatus, Reason)> {
     let conditions = world.status.conditions.iter();
@@ -353,4 +354,162 @@ fn a_killed_operator_repeats_nothing_wherever_it_was_cut() {
         );
         assert_eq!(world.engines().len(), 1, "cut {cut}");
     }
+}
+
+/// An Orin with JetPack, and an operator that has an image for it.
+fn jetson(spec: &str) -> Simulation {
+    let mut world = Simulation::new(spec);
+    world.site.tensorrt_image = Some("registry.example/enginewright-trt@sha256:11".to_owned());
+    let edge = serde_json::json!({
+        "apiVersion": "enginewright.dev/v1alpha1", "kind": "EdgeNode", "metadata": {"name": "orin"},
+        "status": {
+            "module": {"name": "Orin NX 16GB", "partNumber": "p3767-0000"},
+            "gpu": {"name": "Orin (nvgpu)", "sm": "8.7"},
+            "memoryBytes": 16_u64 << 30,
+            "software": {"tensorrt": "10.3.0.30"},
+            "runtimeClass": "nvidia",
+        },
+    });
+    world.world.described = vec![std::sync::Arc::new(serde_json::from_value(edge).unwrap())];
+    world
+}
+
+const BUILT: &str = "{ model: { source: \"pvc://models/m.gguf\" }, engine: { maxInputTokens: 512, \
+     maxOutputTokens: 128, slots: 2 }, health: { soak: 5s, probeInterval: 1s }, \
+     rollout: { retryLimit: 0, backoff: { initial: 1s, max: 2s } } }";
+
+fn pod_of(world: &Simulation, component: &str) -> Option<k8s_openapi::api::core::v1::PodSpec> {
+    let jobs = world.world.jobs.iter().filter_map(|job| {
+        let spec = job.spec.as_ref()?.template.spec.clone()?;
+        (label(&job.metadata, COMPONENT) == Some(component)).then_some(spec)
+    });
+    let deployments = world.world.deployments.iter().filter_map(|one| {
+        let spec = one.spec.as_ref()?.template.spec.clone()?;
+        (label(&one.metadata, COMPONENT) == Some(component)).then_some(spec)
+    });
+    jobs.chain(deployments).next()
+}
+
+fn arguments(pod: &k8s_openapi::api::core::v1::PodSpec) -> Vec<String> {
+    pod.containers[0].args.clone().unwrap()
+}
+
+#[test]
+fn where_the_node_has_tensorrt_the_engine_is_built_behind_the_fallback_and_then_served() {
+    let mut world = jetson(BUILT);
+    world.builds_go_on = true;
+    world.settle();
+    let build = pod_of(&world, "build").expect("it is built");
+    let given = arguments(&build);
+    for wanted in [
+        "--sm=8.7",
+        "--slots=2",
+        "--max-input-tokens=512",
+        "--precision=Fp16",
+    ] {
+        assert!(given.iter().any(|one| one == wanted), "{wanted}: {given:?}");
+    }
+    assert_eq!(build.runtime_class_name.as_deref(), Some("nvidia"));
+    let image = build.containers[0].image.as_deref().unwrap();
+    assert!(image.contains("enginewright-trt"), "{image}");
+    assert!(world.engines().is_empty(), "no engine before it is built");
+    assert_eq!(world.status.active_backend, ActiveBackend::Ollama);
+    assert_eq!(
+        condition(&world, ConditionType::Ready).map(|(_, reason)| reason),
+        Some(Reason::BuildingEngine)
+    );
+
+    world.builds_go_on = false;
+    world.live(Duration::from_secs(15));
+    assert!(is(&world, ConditionType::Ready), "{:#?}", world.status);
+    assert_eq!(world.status.active_backend, ActiveBackend::TensorRT);
+    assert!(
+        world.world.jobs.is_empty(),
+        "what was taken over is tidied away"
+    );
+    let engine = pod_of(&world, "engine").unwrap();
+    let bundle = format!("/engine/{}", "0b".repeat(32));
+    let given = arguments(&engine);
+    assert!(given.iter().any(|one| one.ends_with(&bundle)), "{given:?}");
+    assert!(
+        !given.iter().any(|one| one.starts_with("--model")),
+        "{given:?}"
+    );
+    assert_eq!(engine.runtime_class_name.as_deref(), Some("nvidia"));
+    let check = engine.init_containers.unwrap()[0].args.clone().unwrap();
+    assert_eq!(check[..2], ["engine", "verify"]);
+
+    // Known to the next operator, and nothing to be written.
+    let before = world.writes;
+    world.notes = Notes::default();
+    world.kubelet();
+    for _ in 0..5 {
+        let plan: Plan = world.reconcile();
+        assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+        world.kubelet();
+    }
+    assert_eq!(world.writes, before);
+}
+
+#[test]
+fn a_build_that_fails_leaves_the_fallback_answering_and_is_held_against_the_revision() {
+    let mut world = jetson(BUILT);
+    world.builds = vec![
+        failure(Reason::BuildStalled, true),
+        failure(Reason::BuildFailed, false),
+    ];
+    world.settle();
+    assert_eq!(
+        condition(&world, ConditionType::Ready).map(|(_, reason)| reason),
+        Some(Reason::BuildStalled)
+    );
+    world.live(Duration::from_secs(20));
+    assert_eq!(
+        condition(&world, ConditionType::Stalled),
+        Some((ConditionStatus::True, Reason::RetryLimitReached))
+    );
+    assert_eq!(world.status.active_backend, ActiveBackend::Ollama);
+    assert_eq!(world.status.failed_revisions[0].reason, Reason::BuildFailed);
+    world.engine.rollout.retry_token = Some("again".to_owned());
+    world.engine.generation = Some(2);
+    world.live(Duration::from_secs(15));
+    assert_eq!(world.status.active_backend, ActiveBackend::TensorRT);
+}
+
+#[test]
+fn without_an_image_for_its_tensorrt_the_processor_of_a_jetson_serves() {
+    let mut world = jetson(BUILT);
+    world.site.tensorrt_image = None;
+    world.live(Duration::from_secs(15));
+    assert_eq!(world.status.active_backend, ActiveBackend::Cpu);
+    let engine = pod_of(&world, "engine").unwrap();
+    assert_eq!(engine.runtime_class_name, None);
+}
+
+#[test]
+fn an_engine_that_is_only_to_be_fetched_is_refused_with_the_remedy() {
+    let mut world = jetson(&BUILT.replace(
+        "slots: 2",
+        "slots: 2, policy: FetchOnly, registry: { \
+         repository: \"registry.example/engines\" }",
+    ));
+    world.settle();
+    assert_eq!(
+        condition(&world, ConditionType::Stalled),
+        Some((ConditionStatus::True, Reason::EngineNotFound))
+    );
+    assert_eq!(world.status.active_backend, ActiveBackend::Ollama);
+}
+
+#[test]
+fn an_engine_that_was_built_is_the_last_good_one_when_the_next_build_fails() {
+    let mut world = jetson(BUILT);
+    world.live(Duration::from_secs(15));
+    let good = world.status.active_revision.clone();
+    world.builds = vec![failure(Reason::BuildFailed, false)];
+    world.change(&BUILT.replace("slots: 2", "slots: 3"));
+    world.live(Duration::from_secs(20));
+    assert_eq!(world.status.active_revision, good);
+    assert_eq!(world.status.active_backend, ActiveBackend::LastGood);
+    assert!(is(&world, ConditionType::Available));
 }

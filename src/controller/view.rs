@@ -5,8 +5,9 @@ use super::node::Chosen;
 use super::state::{Saved, Stored};
 use super::workloads::{Owner, Server, Site, is_allowed};
 use super::world::World;
-use crate::api::{Ollama, Reason, RevisionId, RuntimeServer, ValidatedEngine};
+use crate::api::{EnginePolicy, Ollama, Reason, RevisionId, RuntimeServer, ValidatedEngine};
 use crate::engine::{Fit, Served, fit};
+use crate::hardware::Sm;
 use crate::planner::Lifecycle;
 
 /// See the module.
@@ -28,7 +29,41 @@ pub struct View<'a> {
     pub node: Option<&'a Chosen>,
 }
 
+/// What engines are built and run with on the node's GPU.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorRt<'a> {
+    /// Image of this program with the shim.
+    pub image: &'a str,
+    /// Runtime class of the GPU.
+    pub runtime_class: &'a str,
+    /// Compute capability of the GPU.
+    pub sm: Sm,
+}
+
 impl View<'_> {
+    /// TensorRT, where the node has it and the operator was told of an image for it.
+    pub fn tensorrt(&self) -> Option<TensorRt<'_>> {
+        let node = self.node?;
+        node.hardware.software.tensorrt.as_ref()?;
+        Some(TensorRt {
+            image: self.site.tensorrt_image.as_deref()?,
+            runtime_class: node.runtime_class.as_deref()?,
+            sm: node.hardware.sm()?,
+        })
+    }
+
+    /// Whether a revision runs on the GPU: one that an engine was built for, and the desired one where
+    /// it wants one. What was proven on the processor stays there.
+    pub fn on_gpu(&self, revision: &RevisionId) -> bool {
+        let stored = self.stored(revision);
+        let wanted = *revision == self.engine.revision()
+            && self.engine.engine.policy != EnginePolicy::Never
+            && matches!(self.engine.runtime.server, RuntimeServer::Native);
+        let foreign = stored.is_some_and(|one| matches!(one.server, Server::Image { .. }));
+        let built = stored.is_some_and(|one| one.bundle.is_some());
+        self.tensorrt().is_some() && !foreign && (built || wanted)
+    }
+
     /// What is wanted of the whole.
     pub fn lifecycle(&self) -> Lifecycle {
         match (self.deleting, self.engine.suspend) {
@@ -60,8 +95,9 @@ impl View<'_> {
     }
 
     /// Whether a revision fits on the node.
-    pub fn fit(&self, stored: &Stored) -> Option<Fit> {
-        let request = stored.served.request(self.engine);
+    pub fn fit(&self, revision: &RevisionId, stored: &Stored) -> Option<Fit> {
+        let on_gpu = self.on_gpu(revision);
+        let request = stored.served.request_for(self.engine, on_gpu);
         Some(fit(&self.node?.hardware, &stored.facts, &request))
     }
 
@@ -133,7 +169,7 @@ impl View<'_> {
     /// Memory of the fallback with its model loaded; 0 while that is not known.
     pub fn fallback_bytes(&self) -> u64 {
         self.fallback_revision()
-            .and_then(|(_, stored)| self.fit(stored))
+            .and_then(|(id, stored)| self.fit(&id, stored))
             .and_then(|fit| fit.fallback)
             .map_or(0, |fallback| fallback.serving.bytes.0)
     }

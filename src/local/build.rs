@@ -130,18 +130,25 @@ fn outcome(status: std::io::Result<ExitStatus>, words: &str) -> Result<(), Failu
         Some(code) => format!("The build ended with exit code {code}: {words}."),
         None => "The build is gone, nobody knows how.".to_owned(),
     };
-    let problem = match code {
-        Some(0) => return Ok(()),
-        Some(BAD_INPUT) => failure(Reason::ModelUnsupported, &text),
-        Some(NO_ROOM) => failure(Reason::InsufficientMemory, &text),
-        Some(ENVIRONMENT | STOPPED) => transient(Reason::EnvironmentError, &text),
-        Some(SIGKILL) => failure(Reason::BuildOutOfMemory, &text),
-        _ => failure(Reason::BuildFailed, &text),
+    match code {
+        Some(0) => Ok(()),
+        code => Err(blame(code, &text)),
+    }
+}
+
+/// Whose fault it is that `engine build` ended so.
+pub fn blame(exit_code: Option<i32>, text: &str) -> Failure {
+    let problem = match exit_code {
+        Some(BAD_INPUT) => failure(Reason::ModelUnsupported, text),
+        Some(NO_ROOM) => failure(Reason::InsufficientMemory, text),
+        Some(ENVIRONMENT | STOPPED) => transient(Reason::EnvironmentError, text),
+        Some(SIGKILL) => failure(Reason::BuildOutOfMemory, text),
+        _ => failure(Reason::BuildFailed, text),
     };
-    Err(Failure {
-        exit_code: code,
+    Failure {
+        exit_code,
         ..problem
-    })
+    }
 }
 
 #[cfg(test)]

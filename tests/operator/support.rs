@@ -50,6 +50,7 @@ impl Operator {
             client,
             site: Site {
                 image: "registry.example/enginewright:1".to_owned(),
+                tensorrt_image: None,
                 ollama_image: "registry.example/ollama:1".to_owned(),
                 pull_policy: None,
                 allowed_images: Vec::new(),

@@ -1,24 +1,29 @@
 //! `enginewright engine build`: from a model on this machine to an engine bundle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
 use super::model::{IdentifyError, encode_whole, identify};
-use super::progress::Teller;
+use super::progress::{Pulse, Teller};
 use super::source::{ShapeArgs, SourceArgs, Wanted};
 use super::{TensorRtArgs, exit_of};
+use crate::api::Reason;
 use crate::build::{self, BuildError, Cost, Order, Outcome};
+use crate::cache::Report;
+use crate::cli::fetch::write_report;
 use crate::cli::run::StateArgs;
 use crate::cli::{Exit, fail, out};
 use crate::engine::{BUILDER_VERSION, CHUNK, Format, KeyInputs, group_in_key};
 use crate::hardware::{Bytes, Hardware, Platform, Sm, probe};
+use crate::local::build::blame;
 use crate::model;
 use crate::model::gguf::GgufFile;
 use crate::network::{Config, Encoding, Form, Graph, Options, describe};
+use crate::planner::transient;
 use crate::store::bundle::Bundle;
 use crate::telemetry::{self, TelemetryArgs};
 use crate::tensorrt::{self, BuilderOptions, Library, TensorRtError};
@@ -81,6 +86,14 @@ pub(super) struct Args {
     /// File for Prometheus' textfile collector, written while the build runs.
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
+
+    /// Seconds without progress after which the build ends by itself; never by default.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    progress_deadline: Option<u64>,
+
+    /// File that gets what came of it, as JSON: for the Job that runs it.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 
     #[command(flatten)]
     tensorrt: TensorRtArgs,
@@ -156,9 +169,20 @@ impl Args {
             Ok(guard) => guard,
             Err(error) => return fail(Exit::BadInput, &error),
         };
-        let exit = match self.build(&stop) {
-            Ok(bundle) => out(&format!("{}\n", bundle.path().display())),
-            Err(Failed(exit, message)) => fail(exit, &message),
+        let pulse = Arc::new(Pulse::default());
+        if let Some(seconds) = self.progress_deadline {
+            let (pulse, report) = (Arc::clone(&pulse), self.report.clone());
+            runtime.spawn(end_when_still(pulse, Duration::from_secs(seconds), report));
+        }
+        let report = self.report.clone();
+        let exit = match self.build(&stop, &pulse) {
+            Ok(bundle) => told(report.as_deref(), &built(&bundle))
+                .unwrap_or_else(|| out(&format!("{}\n", bundle.path().display()))),
+            Err(Failed(exit, message)) => {
+                let failure = blame(Some(i32::from(exit as u8)), &message);
+                let untold = told(report.as_deref(), &Report::Failed(failure));
+                untold.unwrap_or_else(|| fail(exit, &message))
+            }
         };
         drop(guard);
         drop(entered);
@@ -167,7 +191,7 @@ impl Args {
         exit
     }
 
-    fn build(self, stop: &AtomicBool) -> Result<Bundle, Failed> {
+    fn build(self, stop: &AtomicBool, pulse: &Pulse) -> Result<Bundle, Failed> {
         let wanted = self
             .source
             .wanted(&self.shape)
@@ -216,7 +240,7 @@ impl Args {
             threads: std::num::NonZeroUsize::new(threads).unwrap_or(std::num::NonZeroUsize::MIN),
             ..EncodeOptions::default()
         };
-        let teller = Teller::new(stop, self.metrics_file.clone());
+        let teller = Teller::new(stop, pulse, self.metrics_file.clone());
         let built = build::build(
             &library,
             &order,
@@ -364,6 +388,31 @@ fn tell(bundle: &Bundle, cost: &Cost) {
         peak_by_weights = (ratio * 100.0).round() / 100.0,
         "engine built"
     );
+}
+
+fn built(bundle: &Bundle) -> Report {
+    let name = bundle.path().file_name().unwrap_or_default();
+    Report::Built {
+        bundle: name.to_string_lossy().into_owned(),
+    }
+}
+
+/// Writes the report where one is wanted; how to end where that fails.
+fn told(file: Option<&Path>, report: &Report) -> Option<Exit> {
+    let written = write_report(file?, report);
+    written.err().map(|error| fail(Exit::Environment, &error))
+}
+
+/// Ends the process when nothing moves: TensorRT hears only between two steps that it shall stop, and
+/// what hangs makes none. A bundle that is not whole has no name, so that nothing is left.
+async fn end_when_still(pulse: Arc<Pulse>, deadline: Duration, report: Option<PathBuf>) {
+    while pulse.silence() < deadline {
+        tokio::time::sleep(deadline.saturating_sub(pulse.silence())).await;
+    }
+    let text = format!("Nothing moved for {} s.", deadline.as_secs());
+    let stalled = Report::Failed(transient(Reason::BuildStalled, &text));
+    let exit = told(report.as_deref(), &stalled).unwrap_or_else(|| fail(Exit::Stopped, &text));
+    std::process::exit(i32::from(exit as u8));
 }
 
 /// Sets `stop` at the first SIGTERM or Ctrl-C; ends the process at the second.

@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -46,10 +46,32 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// When a build last moved.
+pub(super) struct Pulse(Mutex<Instant>);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Pulse {
+    fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long nothing has moved.
+    pub(super) fn silence(&self) -> Duration {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.elapsed()
+    }
+}
+
 /// Tells of a build and hears when it shall stop.
 pub(super) struct Teller<'a> {
     bar: Bar,
     stop: &'a AtomicBool,
+    pulse: &'a Pulse,
     metrics: Option<PathBuf>,
     state: Mutex<State>,
     begun: Instant,
@@ -61,10 +83,11 @@ struct State {
 }
 
 impl<'a> Teller<'a> {
-    pub(super) fn new(stop: &'a AtomicBool, metrics: Option<PathBuf>) -> Self {
+    pub(super) fn new(stop: &'a AtomicBool, pulse: &'a Pulse, metrics: Option<PathBuf>) -> Self {
         Self {
             bar: Bar::ratio(),
             stop,
+            pulse,
             metrics,
             state: Mutex::new(State {
                 told: None,
@@ -130,6 +153,7 @@ fn metrics(stage: Stage, done: f64, elapsed: Duration, succeeded: Option<bool>) 
 
 impl Monitor for Teller<'_> {
     fn progress(&self, stage: Stage, done: f64, detail: &str) {
+        self.pulse.beat();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -75,9 +75,13 @@ fn start(
     let stored = view.stored(revision)?;
     let node = view.node?;
     // Our own server is started from the present release, another one as it was.
+    let tensorrt = view.tensorrt().filter(|_| view.on_gpu(revision));
+    let gpu = tensorrt.zip(stored.bundle.as_ref());
     let server = match &stored.server {
         workloads::Server::Native { .. } => workloads::Server::Native {
-            image: view.site.image.clone(),
+            image: gpu
+                .map_or(view.site.image.as_str(), |(it, _)| it.image)
+                .to_owned(),
         },
         other @ workloads::Server::Image { .. } => other.clone(),
     };
@@ -88,10 +92,10 @@ fn start(
         memory_bytes,
         exclusive,
         runtime_class: match &server {
-            // It runs on the CPU.
-            workloads::Server::Native { .. } => None,
+            workloads::Server::Native { .. } => gpu.map(|(it, _)| it.runtime_class.to_owned()),
             workloads::Server::Image { .. } => node.runtime_class.clone(),
         },
+        bundle: gpu.map(|(_, bundle)| workloads::bundle_path(revision, bundle)),
         server,
         served: stored.served.clone(),
         sha256: stored.sha256.clone(),

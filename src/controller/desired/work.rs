@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use super::Desired;
 use crate::controller::names::{COMPONENT, Component, REVISION};
 use crate::controller::notes::Notes;
-use crate::controller::observe::{newest_fetch, outcome, wrote_here};
+use crate::controller::observe::{newest, outcome, wrote_here};
 use crate::controller::view::View;
-use crate::controller::workloads::{self, Collect, Fetch, Kind};
+use crate::controller::workloads::{self, Build, Collect, Fetch, Kind};
 use crate::controller::world::label;
+use crate::engine::Format;
 use crate::planner::{Action, Garbage, Plan, RevisionId, Work};
 
 pub(super) fn work(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut Desired) {
     let begun: BTreeSet<&RevisionId> = of(plan, Work::FetchModel, false);
     let cancelled: BTreeSet<&RevisionId> = of(plan, Work::FetchModel, true);
+    let builds = of(plan, Work::BuildBundle, false);
+    let stopped = of(plan, Work::BuildBundle, true);
     let has_claim = view
         .claim_name()
         .is_some_and(|name| view.world.claim(&name).is_some());
@@ -36,6 +39,11 @@ pub(super) fn work(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut De
                 let settled = view.stored(id).is_some() || !wrote_here(view, job);
                 settled || cancelled.contains(id) || begun.contains(id)
             }
+            (Some("build"), Some(id)) => {
+                let built = view.stored(id).is_none_or(|one| one.bundle.is_some());
+                let settled = built || !wrote_here(view, job);
+                settled || stopped.contains(id) || builds.contains(id)
+            }
             (Some("collect"), _) => {
                 outcome(view, job).is_some() && notes.garbage != Garbage::Running
             }
@@ -47,6 +55,9 @@ pub(super) fn work(view: &View<'_>, notes: &Notes, plan: &Plan, desired: &mut De
     }
     for revision in begun {
         begin(view, revision, desired);
+    }
+    for revision in builds {
+        build(view, revision, desired);
     }
     if let Some(keep) = plan.actions.iter().find_map(|action| match action {
         Action::CollectGarbage { keep } => Some(keep),
@@ -75,7 +86,7 @@ fn begin(view: &View<'_>, revision: &RevisionId, desired: &mut Desired) {
     if *revision != view.engine.revision() {
         return;
     }
-    let attempt = newest_fetch(view, revision).map_or(1, |(attempt, _)| attempt.saturating_add(1));
+    let attempt = next_attempt(view, Component::Fetch, revision);
     desired.objects.push(workloads::fetch(
         view.owner,
         view.site,
@@ -90,6 +101,55 @@ fn begin(view: &View<'_>, revision: &RevisionId, desired: &mut Desired) {
             deadline: view.engine.engine.progress_deadline,
         },
     ));
+}
+
+fn next_attempt(view: &View<'_>, kind: Component, revision: &RevisionId) -> u32 {
+    newest(view, kind, revision).map_or(1, |(attempt, _)| attempt.saturating_add(1))
+}
+
+fn build(view: &View<'_>, revision: &RevisionId, desired: &mut Desired) {
+    let (Some(node), Some(claim), Some(tensorrt), Some(stored)) = (
+        view.node,
+        view.claim_name(),
+        view.tensorrt(),
+        view.stored(revision),
+    ) else {
+        return;
+    };
+    let Some(fit) = view.fit(revision, stored) else {
+        return;
+    };
+    let Some(precision) = fit.chosen.and_then(precision) else {
+        return;
+    };
+    desired.objects.push(workloads::build(
+        view.owner,
+        view.site,
+        &Build {
+            revision,
+            attempt: next_attempt(view, Component::Build, revision),
+            image: tensorrt.image,
+            runtime_class: tensorrt.runtime_class,
+            sm: tensorrt.sm,
+            precision,
+            served: &stored.served,
+            memory_bytes: fit.build.map_or(0, |build| build.need.bytes.0),
+            placement: &view.engine.placement,
+            hostname: &node.hostname,
+            claim: &claim,
+            deadline: view.engine.engine.progress_deadline,
+        },
+    ));
+}
+
+/// The word for a format that `engine build` makes.
+const fn precision(format: Format) -> Option<&'static str> {
+    match format {
+        Format::Fp16 => Some("Fp16"),
+        Format::Int8 => Some("Int8"),
+        Format::Int4 => Some("Int4"),
+        Format::Fp8 | Format::Nvfp4 | Format::AsInFile => None,
+    }
 }
 
 fn collect(view: &View<'_>, keep: &BTreeSet<RevisionId>, desired: &mut Desired) {

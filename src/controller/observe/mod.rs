@@ -14,16 +14,16 @@ use std::collections::BTreeSet;
 use super::notes::Notes;
 use super::view::View;
 use super::workloads::Server;
-use crate::api::{Reason, RuntimeServer};
+use crate::api::{EnginePolicy, Reason, RuntimeServer};
 use crate::planner::{
     Artefact, BuildNeed, Desired, EngineKind, Fit, Node, Observed, Policy, Revision, RevisionId,
-    Step, Timestamp,
+    Step, Timestamp, failure,
 };
 
 pub(crate) use engines::launch;
 pub use services::routes_wanted;
 pub(crate) use services::was_told;
-pub(crate) use work::{newest_fetch, outcome, present_fetch, wrote_here};
+pub(crate) use work::{newest, outcome, present, wrote_here};
 
 /// The observation.
 pub fn observe(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Observed {
@@ -64,7 +64,10 @@ fn node(view: &View<'_>) -> Option<Node> {
     let chosen = view.node?;
     Some(Node {
         name: chosen.name.clone(),
-        memory_bytes: crate::engine::budget(&chosen.hardware, false).left.0,
+        memory_bytes: {
+            let on_gpu = view.on_gpu(&view.engine.revision());
+            crate::engine::budget(&chosen.hardware, on_gpu).left.0
+        },
     })
 }
 
@@ -76,13 +79,11 @@ fn revisions(view: &View<'_>, notes: &mut Notes, now: Timestamp) -> Vec<Revision
         .map(|id| Revision {
             kind: kind(view, &id),
             fit: fit(view, &id, id == desired),
-            // A bundle is built where there is a GPU with TensorRT: its Job has its place beside the
-            // fetch (`Work::BuildBundle`), and `kind` and `build` are what turns it on.
-            build: BuildNeed::None,
+            build: build_need(view, &id),
             artefact: Artefact {
                 model: work::model(view, &id, notes, now),
-                bundle: Step::Todo,
-                build: Step::Todo,
+                bundle: bundle(view, &id, now),
+                build: work::build(view, &id, notes, now),
                 // The fetch has checked the digest, and each engine's pod checks the very bytes it
                 // loads before it starts.
                 verify: if view.stored(&id).is_some() {
@@ -105,8 +106,33 @@ fn kind(view: &View<'_>, id: &RevisionId) -> EngineKind {
     );
     if image {
         EngineKind::Image
+    } else if view.on_gpu(id) {
+        EngineKind::TensorRt
     } else {
         EngineKind::Cpu
+    }
+}
+
+/// What it takes to build the engine; nothing where the processor serves.
+fn build_need(view: &View<'_>, id: &RevisionId) -> BuildNeed {
+    if !view.on_gpu(id) {
+        return BuildNeed::None;
+    }
+    let fit = view.stored(id).and_then(|stored| view.fit(id, stored));
+    let need = fit.and_then(|fit| fit.build);
+    BuildNeed::Bundle {
+        memory_bytes: need.map_or(0, |build| build.need.bytes.0),
+    }
+}
+
+/// Engines are not fetched yet, so that none is there.
+fn bundle(view: &View<'_>, id: &RevisionId, now: Timestamp) -> Step {
+    if !view.on_gpu(id) {
+        return Step::Todo;
+    }
+    Step::Failed {
+        at: now,
+        failure: failure(Reason::EngineNotFound, "Engines are not fetched yet."),
     }
 }
 
@@ -114,9 +140,17 @@ fn fit(view: &View<'_>, id: &RevisionId, desired: bool) -> Fit {
     if desired && let Err((reason, message)) = view.server() {
         return Fit::Refused { reason, message };
     }
+    if desired && view.on_gpu(id) && view.engine.engine.policy == EnginePolicy::FetchOnly {
+        let message = "engine.policy: FetchOnly wants an engine from a registry, and this version \
+                       fetches none. Write engine.policy: Auto to have it built on the node.";
+        return Fit::Refused {
+            reason: Reason::EngineNotFound,
+            message: message.to_owned(),
+        };
+    }
     let Some((stored, fit)) = view
         .stored(id)
-        .and_then(|stored| Some((stored, view.fit(stored)?)))
+        .and_then(|stored| Some((stored, view.fit(id, stored)?)))
     else {
         return Fit::Unknown;
     };

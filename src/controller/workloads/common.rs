@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, Container, EmptyDirVolumeSource, HTTPGetAction, Lifecycle,
+    Capabilities, ConfigMap, Container, EmptyDirVolumeSource, EnvVar, HTTPGetAction, Lifecycle,
     LifecycleHandler, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
     SecurityContext, SleepAction, Toleration, Volume, VolumeMount,
 };
@@ -232,6 +232,20 @@ pub(super) fn scratch() -> (Volume, VolumeMount) {
         ..Volume::default()
     };
     (volume, mount("tmp", "/tmp", false))
+}
+
+/// What NVIDIA's container runtime looks for where no device plugin sets it.
+pub(super) fn gpu() -> Vec<EnvVar> {
+    let variables = [
+        ("NVIDIA_VISIBLE_DEVICES", "all"),
+        ("NVIDIA_DRIVER_CAPABILITIES", "compute,utility"),
+    ];
+    let variable = |(name, value): (&str, &str)| EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        value_from: None,
+    };
+    variables.into_iter().map(variable).collect()
 }
 
 /// Mounts a volume.

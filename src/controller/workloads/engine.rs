@@ -15,8 +15,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 use super::common::{
-    container, linger, meta, model_path, mount, pinned, pod, pod_labels, probe, resources, scratch,
-    seconds, security, select, tolerations,
+    container, gpu, linger, meta, model_path, mount, pinned, pod, pod_labels, probe, resources,
+    scratch, seconds, security, select, tolerations,
 };
 use super::{Kind, Object, Owner, Site, cache};
 use crate::api::RevisionId;
@@ -57,6 +57,9 @@ pub struct Launch {
     pub hostname: String,
     /// The claim of the cache.
     pub claim: String,
+    /// Folder of the engine's bundle below the cache; absent: the processor runs the model itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
     /// Runtime class of the GPU; absent on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_class: Option<String>,
@@ -202,16 +205,7 @@ fn pod_spec(site: &Site, launch: &Launch) -> PodSpec {
     let check = Container {
         volume_mounts: Some(mounts.clone()),
         resources: Some(resources(100, 32 * MIB, 256 * MIB)),
-        ..container(
-            site,
-            &site.image,
-            "check",
-            vec![
-                "check".to_owned(),
-                format!("--model={model}"),
-                format!("--sha256={}", launch.sha256),
-            ],
-        )
+        ..container(site, &site.image, "check", check(launch, &model))
     };
     let mut server = match &launch.server {
         Server::Native { image } => native(site, image, launch, &model),
@@ -237,6 +231,20 @@ fn pod_spec(site: &Site, launch: &Launch) -> PodSpec {
     }
 }
 
+fn check(launch: &Launch, model: &str) -> Vec<String> {
+    match &launch.bundle {
+        // Whether it is for this machine is seen by the server, which has the GPU.
+        Some(bundle) => ["engine", "verify", "--files-only", bundle]
+            .map(str::to_owned)
+            .into(),
+        None => vec![
+            "check".to_owned(),
+            format!("--model={model}"),
+            format!("--sha256={}", launch.sha256),
+        ],
+    }
+}
+
 fn grace(launch: &Launch) -> i64 {
     seconds(Duration::from_secs(launch.drain))
 }
@@ -245,21 +253,25 @@ fn native(site: &Site, image: &str, launch: &Launch, model: &str) -> Container {
     let served = &launch.served;
     let mut args = vec![
         "serve".to_owned(),
-        format!("--model={model}"),
         format!("--listen=0.0.0.0:{ENGINE_PORT}"),
         format!("--served-name={}", served.served_name),
-        format!("--slots={}", served.slots),
-        format!("--context={}", served.context_tokens()),
         format!("--grace={}", grace(launch)),
         "--log-format=json".to_owned(),
     ];
-    args.extend(launch.threads.map(|threads| format!("--threads={threads}")));
-    probed(
-        container(site, image, "engine", args),
-        launch,
-        "/readyz",
-        "/healthz",
-    )
+    if let Some(bundle) = &launch.bundle {
+        // Slots and context are those it was built for.
+        args.push(format!("--engine={bundle}"));
+    } else {
+        args.push(format!("--model={model}"));
+        args.push(format!("--slots={}", served.slots));
+        args.push(format!("--context={}", served.context_tokens()));
+        args.extend(launch.threads.map(|threads| format!("--threads={threads}")));
+    }
+    let server = Container {
+        env: launch.bundle.as_ref().map(|_| gpu()),
+        ..container(site, image, "engine", args)
+    };
+    probed(server, launch, "/readyz", "/healthz")
 }
 
 fn foreign(site: &Site, launch: &Launch, model: &str) -> Container {

@@ -97,11 +97,7 @@ pub fn fetch(owner: &Owner, site: &Site, fetch: &Fetch<'_>) -> Object {
     let part = [(REVISION, revision)];
     let name = names::fetch(&owner.name, fetch.revision, fetch.attempt);
     let mut job = job(owner, site, Component::Fetch, name, &part, work, volumes);
-    let attempt = fetch.attempt.to_string();
-    for (key, value) in [(REVISION, revision), (ATTEMPT, attempt.as_str())] {
-        let labels = job.metadata.labels.get_or_insert_default();
-        labels.insert(key.to_owned(), value.to_owned());
-    }
+    numbered(&mut job, revision, fetch.attempt);
     place(&mut job, fetch.placement, fetch.hostname);
     Object::of(Kind::Job, &job)
 }
@@ -139,7 +135,14 @@ pub fn collect(owner: &Owner, site: &Site, collect: &Collect<'_>) -> Object {
     Object::of(Kind::Job, &job)
 }
 
-fn job(
+/// Which revision a Job works for, and which try it is.
+pub(super) fn numbered(job: &mut Job, revision: &str, attempt: u32) {
+    let labels = job.metadata.labels.get_or_insert_default();
+    labels.insert(REVISION.to_owned(), revision.to_owned());
+    labels.insert(ATTEMPT.to_owned(), attempt.to_string());
+}
+
+pub(super) fn job(
     owner: &Owner,
     site: &Site,
     component: Component,
@@ -173,7 +176,7 @@ fn job(
     }
 }
 
-fn place(job: &mut Job, placement: &Placement, hostname: &str) {
+pub(super) fn place(job: &mut Job, placement: &Placement, hostname: &str) {
     if let Some(spec) = job
         .spec
         .as_mut()

@@ -3,6 +3,7 @@
 //! It decides what an object looks like, never whether there shall be one. Everything passes Pod
 //! Security's *restricted* level and has no token for the API server.
 
+mod build;
 mod cache;
 mod common;
 mod engine;
@@ -19,6 +20,7 @@ use kube::Resource;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use build::{Build, build, bundle_path};
 pub use cache::cache;
 pub(super) use common::state_map;
 pub use engine::{ENGINE_PORT, Launch, Server, engine};
@@ -34,6 +36,9 @@ use crate::api::Name;
 pub struct Site {
     /// Image of this program.
     pub image: String,
+    /// Image of this program with the shim for the TensorRT of the GPU nodes; `None`: the processor
+    /// serves everywhere.
+    pub tensorrt_image: Option<String>,
     /// Image of the managed fallback, where a resource names none.
     pub ollama_image: String,
     /// `Always`, `IfNotPresent` or `Never`; `None`: the cluster's default.

@@ -44,6 +44,25 @@ fn objects() -> Vec<(String, Value)> {
         },
     );
     all.push((job.name, job.value));
+    let build = super::build(
+        &owner,
+        &site,
+        &super::Build {
+            revision: &revision,
+            attempt: 1,
+            image: "registry.example/enginewright-trt@sha256:11",
+            runtime_class: "nvidia",
+            sm: crate::hardware::Sm::new(8, 7),
+            precision: "Int4",
+            served: &served,
+            memory_bytes: 6 << 30,
+            placement: &world.engine.placement,
+            hostname: "orin",
+            claim: "smol-cache",
+            deadline: Duration::from_mins(10),
+        },
+    );
+    all.push((build.name, build.value));
     let collect = super::collect(
         &owner,
         &site,
@@ -137,7 +156,7 @@ fn every_pod_passes_the_restricted_level_and_has_no_token() {
             assert!(resources["limits"]["memory"].is_string(), "{name}");
         }
     }
-    assert_eq!(pods, 5, "fetch, collect, gateway, fallback, engine");
+    assert_eq!(pods, 6, "fetch, build, collect, gateway, fallback, engine");
 }
 
 #[test]

@@ -157,6 +157,46 @@ fn while_a_build_waits_for_its_next_try_the_engine_that_made_room_serves_again()
 }
 
 #[test]
+fn an_engine_that_we_end_while_it_starts_is_not_blamed_for_it() {
+    let mut story = with_build(10_000);
+    story.run_on();
+    story.edit("b");
+    for wait in [60, 120, 240, 300, 300] {
+        for _ in 0..40 {
+            story.turn();
+            if story
+                .world
+                .running_work()
+                .is_some_and(|(_, work)| work == Work::BuildBundle)
+            {
+                break;
+            }
+            story.world.happen();
+        }
+        let failure = transient(Reason::ModelUnreachable, "No link.");
+        let failed = Step::Failed {
+            at: story.world.time(),
+            failure,
+        };
+        story.world.set_step(&rev("b"), Work::BuildBundle, failed);
+        // The last good one starts, and has to make room again before it was proven.
+        story.world.now += (wait - 10) * 1_000;
+        story.turn();
+        story.turn();
+        assert_eq!(story.running(), ["a"]);
+        story.world.now += 10_000;
+        story.turn();
+    }
+    story.run_on();
+    assert_eq!(story.status().active, Some(rev("b")));
+    let failed = &story.status().failed;
+    assert!(
+        failed.iter().all(|one| one.revision != rev("a")),
+        "{failed:?}"
+    );
+}
+
+#[test]
 fn a_build_that_would_take_the_fallbacks_memory_is_refused() {
     let mut story = with_build(8_000);
     story.settle();
