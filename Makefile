@@ -57,7 +57,7 @@ test: tools-test ## Unit, property and router tests, then the real API server, m
 # A whole node of its own: needs root, and nothing of a cluster that runs here.
 .PHONY: e2e
 e2e: ## The chart, operator and agent on a real one-node Kubernetes with a real model and Ollama; then breaks things (needs root; installs its parts)
-	@scripts/tools system model ollama helm cluster node
+	@scripts/tools system model ollama helm cluster node trt
 	cargo test --locked --test node -- --test-threads 1 --nocapture
 
 # The same tests with more of everything.

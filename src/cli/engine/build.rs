@@ -406,9 +406,7 @@ fn told(file: Option<&Path>, report: &Report) -> Option<Exit> {
 /// Ends the process when nothing moves: TensorRT hears only between two steps that it shall stop, and
 /// what hangs makes none. A bundle that is not whole has no name, so that nothing is left.
 async fn end_when_still(pulse: Arc<Pulse>, deadline: Duration, report: Option<PathBuf>) {
-    while pulse.silence() < deadline {
-        tokio::time::sleep(deadline.saturating_sub(pulse.silence())).await;
-    }
+    pulse.is_still(deadline).await;
     let text = format!("Nothing moved for {} s.", deadline.as_secs());
     let stalled = Report::Failed(transient(Reason::BuildStalled, &text));
     let exit = told(report.as_deref(), &stalled).unwrap_or_else(|| fail(Exit::Stopped, &text));

@@ -60,8 +60,14 @@ impl Pulse {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// How long nothing has moved.
-    pub(super) fn silence(&self) -> Duration {
+    /// Comes to its end when nothing has moved for so long.
+    pub(super) async fn is_still(&self, deadline: Duration) {
+        while self.silence() < deadline {
+            tokio::time::sleep(deadline.saturating_sub(self.silence())).await;
+        }
+    }
+
+    fn silence(&self) -> Duration {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.elapsed()
     }
@@ -190,6 +196,25 @@ impl Monitor for Teller<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_build_is_still_only_when_nothing_has_moved_for_the_whole_deadline() {
+        let pulse = Pulse::default();
+        let deadline = Duration::from_millis(60);
+        let moves = async {
+            for _ in 0..5 {
+                tokio::time::sleep(deadline / 3).await;
+                pulse.beat();
+            }
+            Instant::now()
+        };
+        let still = async {
+            pulse.is_still(deadline).await;
+            Instant::now()
+        };
+        let (last, ended) = tokio::join!(moves, still);
+        assert!(ended >= last + deadline);
+    }
 
     #[test]
     fn the_metrics_are_what_a_collector_reads() {

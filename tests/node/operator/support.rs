@@ -30,6 +30,22 @@ fn other_server() -> Image {
 /// Its name on the node.
 pub const OTHER: &str = "localhost/other:test";
 
+/// Our program with TensorRT-RTX, as an image for GPU nodes has it with that of the node.
+fn with_tensorrt() -> Image {
+    let folder = tools::tensorrt();
+    let library = "libtensorrt_rtx.so.1";
+    enginewright()
+        .named(TENSORRT)
+        .program(&format!("usr/bin/{library}"), &folder.join(library))
+        .file(
+            "usr/bin/libenginewright_trt.so",
+            folder.join("libenginewright_trt.so"),
+        )
+}
+
+/// Its name on the node.
+pub const TENSORRT: &str = "localhost/enginewright-trt:test";
+
 /// A node with the operator and the agent on it; one for all tests of the operator.
 pub struct Cluster {
     pub node: Node,
@@ -42,7 +58,7 @@ impl Cluster {
     }
 
     fn start() -> Self {
-        let images: [Image; 3] = [enginewright(), ollama(), other_server()];
+        let images: [Image; 4] = [enginewright(), ollama(), other_server(), with_tensorrt()];
         let begun = Instant::now();
         let cluster = Self {
             node: Node::bare(&images),
