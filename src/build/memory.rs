@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::engine::build_bytes;
+use crate::engine::{Format, build_bytes};
 use crate::hardware::Bytes;
 
 /// How often it is looked: short beside the phases of a build.
@@ -61,8 +61,13 @@ pub enum RoomError {
 ///
 /// # Errors
 /// What is too little, with the numbers.
-pub fn check_room(weights: u64, room: &Room, place: &Path) -> Result<(), RoomError> {
-    let needed = build_bytes(weights);
+pub fn check_room(
+    weights: u64,
+    format: Format,
+    room: &Room,
+    place: &Path,
+) -> Result<(), RoomError> {
+    let needed = build_bytes(weights, format);
     for (available, whose) in [
         (room.limit, "allowed by engine.build.memoryLimit"),
         (room.memory, "left here"),
@@ -156,12 +161,12 @@ mod tests {
     #[test]
     fn a_build_that_cannot_work_is_refused_with_the_numbers() {
         let weights = 1 << 30;
-        check_room(weights, &ROOM, Path::new("/x")).unwrap();
+        check_room(weights, Format::Fp16, &ROOM, Path::new("/x")).unwrap();
         let small = Room {
             memory: Some(1 << 30),
             ..ROOM
         };
-        let text = check_room(weights, &small, Path::new("/x"))
+        let text = check_room(weights, Format::Fp16, &small, Path::new("/x"))
             .unwrap_err()
             .to_string();
         assert!(text.contains("1.00 GiB of weights"), "{text}");
@@ -170,7 +175,7 @@ mod tests {
             limit: Some(1 << 30),
             ..ROOM
         };
-        let text = check_room(weights, &limited, Path::new("/x"))
+        let text = check_room(weights, Format::Fp16, &limited, Path::new("/x"))
             .unwrap_err()
             .to_string();
         assert!(text.contains("engine.build.memoryLimit"), "{text}");
@@ -178,7 +183,7 @@ mod tests {
             disk: Some(2 << 30),
             ..ROOM
         };
-        let text = check_room(weights, &full, Path::new("/x"))
+        let text = check_room(weights, Format::Fp16, &full, Path::new("/x"))
             .unwrap_err()
             .to_string();
         assert!(text.contains("2.06 GiB of disk in /x"), "{text}");
@@ -191,7 +196,7 @@ mod tests {
             limit: None,
             disk: None,
         };
-        check_room(u64::MAX / 8, &unknown, Path::new("/x")).unwrap();
+        check_room(u64::MAX / 8, Format::Int4, &unknown, Path::new("/x")).unwrap();
     }
 
     #[test]

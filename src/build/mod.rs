@@ -114,7 +114,12 @@ pub fn build<E: std::error::Error + Send + Sync + 'static>(
         limit: order.memory_limit,
         disk: free_disk(parent),
     };
-    check_room(order.graph.weight_bytes(), &room, parent)?;
+    check_room(
+        order.graph.weight_bytes(),
+        order.inputs.format,
+        &room,
+        parent,
+    )?;
     let mut draft = Draft::begin(parent)?;
     let (facts, cost) = engine(library, order, encode, &mut draft, monitor)?;
     monitor.progress(Stage::Bundle, 0.0, "");

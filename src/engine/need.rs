@@ -206,26 +206,38 @@ pub fn fallback_need(facts: &ModelFacts, request: &Request) -> Option<FallbackNe
     })
 }
 
-/// What building an engine needs, at its peak: the finished weights twice (as constants of the
-/// network and in the serialised plan) and the builder. Calibrated on builds of a small model; none of a
-/// large one was measured.
+/// What building an engine needs, at its peak: the finished weights as constants of the network and
+/// in the serialised plan, and the builder. Calibrated on builds with TensorRT-RTX of a small model and of
+/// 8B's dimensions; no build on a Jetson was measured.
 pub fn build_need(facts: &ModelFacts, format: Format) -> Option<Line> {
     if format == Format::AsInFile {
         return None;
     }
     let weights = weights(facts, format).ok()?.bytes.0;
     let how = format!(
-        "weights {} twice (network and plan), builder; estimated",
-        Bytes(weights)
+        "weights {}, held {} times, and the builder; estimated",
+        Bytes(weights),
+        copies(format)
     );
-    Some(Line::new("engine build", build_bytes(weights), how))
+    let bytes = build_bytes(weights, format);
+    Some(Line::new("engine build", bytes, how))
 }
 
 /// Bytes of memory that the build of an engine with `weights` bytes needs at its peak: the weights where
 /// TensorRT reads them and where it keeps them, and what it holds whatever the model. For SmolLM2 the
-/// peaks were 1,341 MiB with 257 MiB of weights (native form; 1,403 split), 1,116 with 155, 1,065 with 108.
-pub fn build_bytes(weights: u64) -> u64 {
-    weights.saturating_mul(2).saturating_add(TENSORRT_BUILDER)
+/// peaks were 1,341 MiB with 257 MiB of weights (native form; 1,403 split), 1,116 with 155, 1,065 with 108;
+/// for 8B's dimensions 26.5 GiB with 13.75 in FP16, 15.3 with 7.25 in INT8, 12.3 with 4.10 in INT4.
+pub fn build_bytes(weights: u64, format: Format) -> u64 {
+    let held = weights.saturating_mul(copies(format));
+    held.saturating_add(TENSORRT_BUILDER)
+}
+
+/// How many times weights are held at the peak; the builder unpacks 4-bit ones.
+const fn copies(format: Format) -> u64 {
+    match format {
+        Format::Int4 => 3,
+        _ => 2,
+    }
 }
 
 /// `6.98 B`

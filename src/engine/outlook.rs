@@ -133,8 +133,8 @@ pub fn outlook(engine: &ValidatedEngine, hardware: &Hardware, model: &Known) -> 
         );
     } else if on_gpu {
         notes.push(
-            "this version has no TensorRT back end yet: `enginewright run` serves the same model on \
-             the CPU"
+            "where libenginewright_trt.so for this machine's TensorRT is not installed, the processor \
+             serves the same model"
                 .to_owned(),
         );
     }

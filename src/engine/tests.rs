@@ -297,7 +297,13 @@ fn a_build_that_does_not_fit_beside_the_fallback_says_so() {
         &request(Precision::Int4),
     );
     let build = found.build.unwrap();
-    assert!(build.alone && !build.beside_fallback, "{build:?}");
+    assert!(!build.alone && !build.beside_fallback, "{build:?}");
+    let found = fit(
+        &fixture("agx-orin-32"),
+        &model("hermes3:8b"),
+        &request(Precision::Int4),
+    );
+    assert!(found.build.unwrap().alone);
     let found = fit(
         &fixture("agx-orin-64"),
         &model("hermes3:8b"),

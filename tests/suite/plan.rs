@@ -96,6 +96,8 @@ fn hermes_3_in_int4_on_an_nx_16_is_feasible_with_exit_code_0() {
     assert_eq!((code, &plan["feasible"]), (0, &Value::Bool(true)));
     assert_eq!(plan["fit"]["chosen"], "Int4");
     assert_eq!(plan["serves"][1]["who"], "a TensorRT engine in INT4");
+    let notes = plan["notes"].to_string();
+    assert!(notes.contains("libenginewright_trt.so"), "{notes}");
     assert!(plan["engineKey"].is_null());
     assert!(
         plan["keyNeeds"][0].as_str().unwrap().contains("digest"),

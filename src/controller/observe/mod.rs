@@ -140,6 +140,13 @@ fn fit(view: &View<'_>, id: &RevisionId, desired: bool) -> Fit {
     if desired && let Err((reason, message)) = view.server() {
         return Fit::Refused { reason, message };
     }
+    let Some((stored, fit)) = view
+        .stored(id)
+        .and_then(|stored| Some((stored, view.fit(id, stored)?)))
+    else {
+        return Fit::Unknown;
+    };
+    // Only now: the fallback needs the model, too.
     if desired && view.on_gpu(id) && view.engine.engine.policy == EnginePolicy::FetchOnly {
         let message = "engine.policy: FetchOnly wants an engine from a registry, and this version \
                        fetches none. Write engine.policy: Auto to have it built on the node.";
@@ -148,12 +155,6 @@ fn fit(view: &View<'_>, id: &RevisionId, desired: bool) -> Fit {
             message: message.to_owned(),
         };
     }
-    let Some((stored, fit)) = view
-        .stored(id)
-        .and_then(|stored| Some((stored, view.fit(id, stored)?)))
-    else {
-        return Fit::Unknown;
-    };
     if let Some(memory_bytes) = fit.engine_bytes() {
         return Fit::Fits {
             memory_bytes,
